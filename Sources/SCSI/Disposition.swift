@@ -1,0 +1,32 @@
+/// A command as the transport hands it to the device server (SAM-5 §5.4.2, Send SCSI Command).
+public struct Request: Sendable {
+  public var cdb: CDB
+  /// The eight-byte LUN field, byte 0 in the most significant octet (SAM-5 §4.7).
+  public var lun: UInt64
+
+  @inlinable
+  public init(cdb: CDB, lun: UInt64) {
+    self.cdb = cdb
+    self.lun = lun
+  }
+}
+
+/// What becomes of a command: the device server's whole answer. It never moves data itself.
+public enum Disposition: Sendable {
+  /// Complete with this status and neither data nor sense.
+  case status(Status)
+  /// CHECK CONDITION with this sense.
+  case checkCondition(Sense)
+  /// GOOD with these bytes, already cut to the CDB's allocation length.
+  case dataIn([UInt8])
+  /// A parameter list of `byteCount` bytes is wanted (at most `DeviceServer.parameterBytesMax`); collect it from the
+  /// initiator, then call `DeviceServer.resume(_:nexus:map:parameters:)`.
+  case dataOut(byteCount: Int)
+  /// The medium has work to do; then GOOD, or the sense of the failure.
+  case medium(MediumOperation, LogicalUnit)
+  /// Deallocate these extents, in order; then GOOD.
+  case unmap([Extent], LogicalUnit)
+  /// Write the record to the LUN's label area, wait for stable storage, then call `LogicalUnit.commit(_:)`, abort what it
+  /// says, and answer with its status. Nothing has changed yet.
+  case reservationChange(ReservationChange, LogicalUnit)
+}

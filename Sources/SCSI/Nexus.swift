@@ -1,0 +1,40 @@
+import Synchronization
+
+/// An initiator port and a target port: what SAM calls an I_T nexus, identified across sessions (SAM-5 §4.5.3). For iSCSI the
+/// initiator port is the iSCSI name and the ISID (RFC 7143 §4.4.1 with SPC-5 §7.6.4.6).
+public struct NexusIdentity: Hashable, Sendable {
+  /// The iSCSI initiator name, normalised.
+  public var initiatorName: String
+  /// The 48-bit ISID.
+  public var isid: UInt64
+  /// RELATIVE TARGET PORT IDENTIFIER of the port it logged in through.
+  public var relativeTargetPort: UInt16
+
+  public init(initiatorName: String, isid: UInt64, relativeTargetPort: UInt16) {
+    self.initiatorName = initiatorName
+    self.isid = isid
+    self.relativeTargetPort = relativeTargetPort
+  }
+
+  /// The initiator port name, "NAME,i,0xISID" (SPC-5 §7.6.4.6).
+  public var initiatorPort: String {
+    let hex = String(isid, radix: 16)
+    return initiatorName + ",i,0x" + String(repeating: "0", count: 12 - hex.count) + hex
+  }
+}
+
+/// A live I_T nexus: one iSCSI session. It owns the unit attentions pending for it, by LUN. Shared by the shards: another
+/// shard may raise an attention while this one's connection runs, hence the lock; the warm path only loads `hasAttention`.
+public final class Nexus: Sendable {
+  public let identity: NexusIdentity
+  /// Unique among all nexuses since start.
+  public let id: UInt64
+  /// ALUA target port group of the port it logged in through.
+  public let targetPortGroup: UInt16
+
+  public init(identity: NexusIdentity, id: UInt64, targetPortGroup: UInt16) {
+    self.identity = identity
+    self.id = id
+    self.targetPortGroup = targetPortGroup
+  }
+}
