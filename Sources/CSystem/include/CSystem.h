@@ -1,1 +1,57 @@
-#pragma once
+#ifndef CSYSTEM_H
+#define CSYSTEM_H
+// Calls and constants that Swift's importer cannot reach: GNU-only functions, and macros.
+#include <stdint.h>
+
+/// eventfd(2), close-on-exec. Returns the descriptor or -errno.
+int system_eventfd(void);
+
+/// open(2) with O_DIRECT and O_CLOEXEC; `exclusive` adds O_EXCL (a block device in use elsewhere gives -EBUSY),
+/// `writable` O_RDWR. `direct` = 0 leaves O_DIRECT out. Returns the descriptor or -errno.
+int system_open_disk(const char *path, int writable, int exclusive, int direct);
+
+/// Size in bytes of a block device or regular file, or -errno.
+int64_t system_disk_bytes(int fd);
+
+/// Facts of a block device; for a regular file the file system's preferred alignment.
+struct system_disk_facts {
+  uint32_t is_block_device;
+  uint32_t logical_block_bytes;
+  uint32_t physical_block_bytes;
+  int32_t alignment_offset;
+  uint32_t is_read_only;
+  uint64_t device_number;
+};
+
+/// Fills `facts`; 0 or -errno.
+int system_disk_facts(int fd, struct system_disk_facts *facts);
+
+/// Binds the calling thread to a CPU; 0 or -errno.
+int system_bind_to_cpu(int cpu);
+
+/// Names the calling thread (15 bytes are kept).
+void system_name_thread(const char *name);
+
+/// fallocate(2) modes for IORING_OP_FALLOCATE.
+extern const int system_falloc_deallocate;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+extern const int system_falloc_zero;        // FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+
+/// lseek(2) with SEEK_DATA / SEEK_HOLE: the offset, or -errno (-ENXIO: none from here on).
+int64_t system_seek_data(int fd, int64_t offset);
+int64_t system_seek_hole(int fd, int64_t offset);
+
+/// RWF_DSYNC for io_uring's rw_flags: a write that is on stable storage when it completes.
+extern const uint32_t system_rwf_dsync;
+
+/// A listening TCP socket on the given address (SO_REUSEADDR, and IPV6_V6ONLY where asked). Descriptor or -errno.
+int system_listen(const void *address, unsigned length, int v6_only);
+
+/// Settings of an accepted connection: TCP_NODELAY, and keep-alive with bounds in seconds.
+void system_tune_connection(int fd);
+
+/// CLOCK_MONOTONIC in nanoseconds.
+uint64_t system_monotonic_ns(void);
+
+/// getrandom(2) for `count` bytes; traps the process if the kernel has none (it always has after boot).
+void system_random(void *bytes, uint64_t count);
+#endif

@@ -1,0 +1,108 @@
+import Datamover
+import ISCSI
+import Reactor
+import SCSI
+
+/// One iSCSI connection over TCP: it lives and dies on one shard. What the initiator may have in flight at a time is bounded
+/// by the command window, what it may say before it is known by the login machine and a deadline.
+final class Connection {
+  enum Phase {
+    case login
+    /// The session is being settled with other shards; nothing is received meanwhile.
+    case settling
+    case fullFeature
+    /// The socket is shut down; waiting for what the ring still has.
+    case closing
+  }
+
+  /// Where the data segment at hand goes.
+  enum Placement {
+    case none
+    /// Immediate data of a SCSI Command.
+    case immediate(Buffer)
+    /// A piece that waits for data.
+    case piece(index: Int, generation: UInt32)
+    /// Login, text, ping.
+    case control
+    case dropped
+  }
+
+  let index: Int
+  let generation: UInt32
+  let fd: Int32
+  /// The peer's address with port, and ours.
+  let peer: String
+  let local: String
+  let acceptedAt: UInt64
+  var phase = Phase.login
+  var receiver: TCPReceiver
+  var sender: TCPSender
+  var placement = Placement.none
+  /// Login and text requests, pings: their data segment.
+  var control: UnsafeMutableRawBufferPointer?
+  var isReceiving = false
+  var isStarved = false
+  var isDirty = false
+  /// Close once everything queued is sent.
+  var closesAfterSend = false
+  var closeReason = ""
+
+  var login: LoginMachine?
+  var result: LoginResult?
+  var text: TextExchange?
+  var window = CommandWindow(initialCmdSN: 0, depth: 1)
+  var statSN: UInt32 = 0
+  var tsih: UInt16 = 0
+  var nexus: Nexus?
+  /// The units this initiator may see.
+  var units: LogicalUnitMap
+  var parameters = NegotiatedParameters()
+  /// The initiator has said something in full feature phase: only then is anything unsolicited sent to it, and only then do
+  /// digests begin.
+  var hasHeard = false
+
+  /// Its commands, linked.
+  var firstCommand: Int32 = -1
+  var commandCount = 0
+  var lastHeardAt: UInt64
+  /// When the ping in flight was sent; 0: none.
+  var pingedAt: UInt64 = 0
+  var pingTag: UInt32 = 0
+  /// Called when it is closed for good.
+  var onClosed: [() -> Void] = []
+
+  var readCommands: UInt64 = 0
+  var writeCommands: UInt64 = 0
+  var otherCommands: UInt64 = 0
+  var readBytes: UInt64 = 0
+  var writtenBytes: UInt64 = 0
+  var failedCommands: UInt64 = 0
+
+  init(
+    index: Int, generation: UInt32, fd: Int32, peer: String, local: String, units: LogicalUnitMap, now: UInt64
+  ) {
+    self.index = index
+    self.generation = generation
+    self.fd = fd
+    self.peer = peer
+    self.local = local
+    self.units = units
+    acceptedAt = now
+    lastHeardAt = now
+    receiver = TCPReceiver(dataSegmentLengthMax: LoginMachine.segmentByteCountMax)
+    sender = TCPSender(
+      fd: fd, token: Token(OperationCode.send, index: UInt32(index), generation: generation))
+  }
+
+  deinit { control?.deallocate() }
+
+  var isOpen: Bool {
+    switch phase {
+    case .login, .settling, .fullFeature: true
+    case .closing: false
+    }
+  }
+
+  /// For the log: who this is.
+  var name: String { result.map { "\($0.initiatorName) at \(peer)" } ?? peer }
+}

@@ -1,0 +1,352 @@
+import Datamover
+import ISCSI
+import Reactor
+import SCSI
+import Wire
+
+/// What commands remember that are not plain reads and writes.
+enum ColdState {
+  /// A parameter list for the device server.
+  case parameters
+  /// Extents to deallocate, and how many are done.
+  case unmap([Extent], done: Int)
+  case reservation(ReservationChange)
+}
+
+/// SCSI commands: from their PDU to the device server, and from its answer to a response.
+extension Shard {
+  func scsiCommand(_ connection: Connection, _ header: BasicHeaderSegment) {
+    var immediate: Buffer?
+    var isDropped = false
+    switch connection.placement {
+    case .immediate(let buffer): immediate = buffer
+    case .dropped: isDropped = true
+    case .none, .piece, .control: break
+    }
+    connection.placement = .none
+    switch connection.window.admit(cmdSN: header.cmdSN, isImmediate: header.isImmediate) {
+    case .deliver: break
+    case .ignore:
+      if let immediate { pool.give(immediate) }
+      return
+    case .gap:
+      if let immediate { pool.give(immediate) }
+      return protocolError(connection, header, "CmdSN \(header.cmdSN) leaves a gap")
+    }
+    guard connection.nexus != nil else {
+      if let immediate { pool.give(immediate) }
+      if !header.isImmediate { connection.window.release() }
+      return reject(connection, header, .protocolError)  // discovery sessions carry no SCSI (RFC 7143 §4.3)
+    }
+    guard !isDropped, let index = commands.take() else {
+      if let immediate { pool.give(immediate) }
+      if !header.isImmediate { connection.window.release() }
+      return refuse(connection, header, .taskSetFull)
+    }
+    let command = commands[index]
+    let generation = command.pointee.generation &+ 1
+    command.pointee = Command()
+    command.pointee.generation = generation
+    command.pointee.connection = Int32(connection.index)
+    command.pointee.initiatorTaskTag = header.initiatorTaskTag
+    command.pointee.lun = header.lun
+    command.pointee.cdb = CDB(
+      high: UInt64(header.word8) << 32 | UInt64(header.word9), low: UInt64(header.word10) << 32 | UInt64(header.word11))
+    command.pointee.isImmediate = header.isImmediate
+    command.pointee.holdsWindow = !header.isImmediate
+    command.pointee.isRead = header.flags & 0x40 != 0
+    command.pointee.isWrite = header.flags & 0x20 != 0
+    command.pointee.expected = header.expectedDataTransferLength
+    command.pointee.expectsUnsolicited = command.pointee.isWrite && !header.isFinal
+    command.pointee.unsolicited = UInt32(header.dataSegmentLength)
+    command.pointee.startedAt = now
+    link(index, connection)
+    if header.dataSegmentLength > Int(header.expectedDataTransferLength) || header.additionalHeaderBytes > 0
+      || header.dataSegmentLength > 0 && !connection.parameters.immediateData
+      || header.dataSegmentLength > connection.parameters.firstBurstLength && header.dataSegmentLength > 0
+    {
+      if let immediate { pool.give(immediate) }
+      // UNEXPECTED UNSOLICITED DATA (RFC 7143 §11.4.7.2); additional headers carry CDBs that no row here has.
+      let sense =
+        header.additionalHeaderBytes > 0
+        ? Sense(.illegalRequest, 0x2000) : Sense(.abortedCommand, 0x0C0C)
+      return fail(index, sense)
+    }
+    execute(index, connection, immediate)
+  }
+
+  /// Answers a command that no table entry could be had for.
+  private func refuse(_ connection: Connection, _ header: BasicHeaderSegment, _ status: Status) {
+    respond(
+      connection,
+      .scsiResponse(
+        initiatorTaskTag: header.initiatorTaskTag, status: status.rawValue,
+        residual: Residual(expected: UInt64(header.expectedDataTransferLength), actual: 0), expDataSN: 0))
+  }
+
+  @inline(__always)
+  private func execute(_ index: Int, _ connection: Connection, _ immediate: Buffer?) {
+    let command = commands[index]
+    let request = Request(cdb: command.pointee.cdb, lun: command.pointee.lun)
+    let disposition = configuration.deviceServer.execute(
+      request, nexus: connection.nexus!, map: connection.units)
+    act(on: disposition, index, immediate)
+  }
+
+  /// Carries out what the device server said. `immediate` is the command's immediate data, this function's to give on.
+  func act(on disposition: Disposition, _ index: Int, _ immediate: Buffer?) {
+    switch disposition {
+    case .medium(let operation, let unit):
+      guard attach(index, unit) else {
+        if let immediate { pool.give(immediate) }
+        return fail(index, Sense(.illegalRequest, 0x2500))
+      }
+      return start(operation, index, immediate)
+    case .dataOut(let byteCount):
+      cold[index] = .parameters
+      return collect(index, byteCount: byteCount, immediate)
+    default: break
+    }
+    if let immediate { pool.give(immediate) }
+    switch disposition {
+    case .status(let status): finish(index, status, transferred: 0, actual: 0)
+    case .checkCondition(let sense): fail(index, sense)
+    case .dataIn(let bytes): answer(index, bytes)
+    case .unmap(let extents, let unit):
+      guard attach(index, unit) else { return fail(index, Sense(.illegalRequest, 0x2500)) }
+      cold[index] = .unmap(extents, done: 0)
+      startSimple(index, MediumOperation(.writeZeroes, lba: 0, blocks: 0, mayUnmap: true))
+    case .reservationChange(let change, let unit):
+      changeReservation(index, change, unit)
+    case .medium, .dataOut: break
+    }
+  }
+
+  /// Ties a command to its unit's port; false if the unit is no longer exported.
+  private func attach(_ index: Int, _ unit: LogicalUnit) -> Bool {
+    let number = Int(unit.number)
+    guard number < portOfLUN.count, portOfLUN[number] >= 0, let port = ports[Int(portOfLUN[number])],
+      port.export.unit === unit
+    else { return false }
+    if commands[index].pointee.port < 0 {
+      commands[index].pointee.port = portOfLUN[number]
+      port.commands += 1
+    }
+    return true
+  }
+
+  private func changeReservation(_ index: Int, _ change: ReservationChange, _ unit: LogicalUnit) {
+    guard attach(index, unit), let port = ports[Int(commands[index].pointee.port)] else {
+      unit.abandon(change)
+      return fail(index, Sense(.illegalRequest, 0x2500))
+    }
+    cold[index] = .reservation(change)
+    guard let payload = change.record, let record = port.export.nextReservationRecord(payload) else {
+      return commitReservation(index)
+    }
+    writeRecord(index, record.bytes, offset: record.offset)
+  }
+
+  /// The record is on stable storage, or there is none to write: the change takes force on every shard with the unit's own
+  /// lock; those whose commands it ends are told before GOOD is sent.
+  func commitReservation(_ index: Int) {
+    guard case .reservation(let change)? = cold.removeValue(forKey: index),
+      let port = ports[Int(commands[index].pointee.port)]
+    else { return }
+    let outcome = port.export.unit.commit(change)
+    guard !outcome.aborts.isEmpty else { return finish(index, outcome.status, transferred: 0, actual: 0) }
+    let generation = commands[index].pointee.generation
+    let identities = Set(outcome.aborts)
+    let unit = port.export.unit
+    let status = outcome.status
+    context.onEveryShard(origin: handle.index) { shard, done in
+      shard.abort(done: done) { shard, command, connection in
+        guard let nexus = connection.nexus, identities.contains(nexus.identity) else { return false }
+        return shard.unit(of: command) === unit
+      }
+    } then: { shard in
+      guard shard.commands[index].pointee.generation == generation else { return }
+      shard.finish(index, status, transferred: 0, actual: 0)
+    }
+  }
+
+  // MARK: Responses
+
+  /// Sends the data that the device server made, with GOOD.
+  func answer(_ index: Int, _ bytes: [UInt8]) {
+    let command = commands[index]
+    let count = command.pointee.isRead ? min(bytes.count, Int(command.pointee.expected)) : 0
+    guard count > 0 else { return finish(index, .good, transferred: 0, actual: UInt64(bytes.count)) }
+    guard let connection = connections[Int(command.pointee.connection)] else { return }
+    let residual = Residual(expected: UInt64(command.pointee.expected), actual: UInt64(bytes.count))
+    var done = 0
+    while done < count {
+      let length = min(count - done, BufferPool.pieceBytes)
+      guard let buffer = pool.take(length) else {
+        // What is queued is correct so far; the command ends with BUSY and the initiator tries again.
+        return finish(index, .busy, transferred: UInt64(done), actual: UInt64(bytes.count))
+      }
+      bytes.withUnsafeBytes { buffer.base.copyMemory(from: $0.baseAddress! + done, byteCount: length) }
+      var header = BasicHeaderSegment.dataIn(initiatorTaskTag: command.pointee.initiatorTaskTag)
+      let isLast = done + length == count
+      if isLast { addStatus(&header, connection, residual) }
+      command.pointee.dataSN = connection.sender.enqueueRun(
+        header, payload: UnsafeRawPointer(buffer.base), count: length, offset: UInt32(done),
+        dataSN: command.pointee.dataSN, isLast: isLast, buffer: buffer, notice: 0)
+      done += length
+    }
+    touch(connection)
+    connection.otherCommands &+= 1
+    free(index)
+  }
+
+  @inline(__always)
+  func addStatus(_ header: inout BasicHeaderSegment, _ connection: Connection, _ residual: Residual) {
+    header.addStatus(Status.good.rawValue, residual: residual)
+    header.statSN = connection.statSN
+    connection.statSN &+= 1
+  }
+
+  /// Ends a command with a SCSI Response.
+  /// - Parameters:
+  ///   - transferred: bytes that moved.
+  ///   - actual: bytes that would have moved, had the initiator expected them.
+  func finish(_ index: Int, _ status: Status, transferred: UInt64, actual: UInt64) {
+    let command = commands[index]
+    guard let connection = connections[Int(command.pointee.connection)] else { return }
+    var header = BasicHeaderSegment.scsiResponse(
+      initiatorTaskTag: command.pointee.initiatorTaskTag, status: status.rawValue,
+      residual: Residual(expected: UInt64(command.pointee.expected), actual: actual),
+      expDataSN: command.pointee.dataSN &+ command.pointee.r2tSN)
+    header.statSN = connection.statSN
+    connection.statSN &+= 1
+    connection.sender.enqueue(header)
+    touch(connection)
+    count(index, connection, isGood: status == .good || status == .conditionMet)
+    free(index)
+  }
+
+  /// Ends a command with CHECK CONDITION.
+  func fail(_ index: Int, _ sense: Sense) {
+    let command = commands[index]
+    guard let connection = connections[Int(command.pointee.connection)] else { return }
+    let bytes = sense.encode(
+      descriptorFormat: configuration.deviceServer.usesDescriptorSense(
+        lun: command.pointee.lun, map: connection.units))
+    // SenseLength in front of the sense data (RFC 7143 §11.4.7.2).
+    let data = [UInt8(bytes.count >> 8), UInt8(bytes.count & 0xFF)] + bytes
+    var header = BasicHeaderSegment.scsiResponse(
+      initiatorTaskTag: command.pointee.initiatorTaskTag, status: Status.checkCondition.rawValue,
+      residual: Residual(expected: UInt64(command.pointee.expected), actual: min(command.pointee.completed, UInt64(command.pointee.expected))),
+      expDataSN: command.pointee.dataSN &+ command.pointee.r2tSN)
+    header.statSN = connection.statSN
+    connection.statSN &+= 1
+    connection.sender.enqueue(header, data: data)
+    touch(connection)
+    count(index, connection, isGood: false)
+    free(index)
+  }
+
+  @inline(__always)
+  private func count(_ index: Int, _ connection: Connection, isGood: Bool) {
+    let command = commands[index]
+    let port = command.pointee.port >= 0 ? ports[Int(command.pointee.port)] : nil
+    if !isGood {
+      connection.failedCommands &+= 1
+      port?.failedCommands &+= 1
+    }
+    if command.pointee.plan == .streamOut {
+      connection.writeCommands &+= 1
+      connection.writtenBytes &+= command.pointee.completed
+      port?.writeCommands &+= 1
+      port?.writtenBytes &+= command.pointee.completed
+    } else if command.pointee.plan == .streamIn {
+      connection.readCommands &+= 1
+      connection.readBytes &+= command.pointee.completed
+      port?.readCommands &+= 1
+      port?.readBytes &+= command.pointee.completed
+    } else {
+      connection.otherCommands &+= 1
+      port?.otherCommands &+= 1
+    }
+  }
+
+  /// The end of a read whose status went with its data.
+  @inline(__always)
+  func finishRead(_ index: Int, _ connection: Connection) {
+    count(index, connection, isGood: true)
+    free(index)
+  }
+
+  // MARK: The table
+
+  @inline(__always)
+  private func link(_ index: Int, _ connection: Connection) {
+    commands[index].pointee.next = connection.firstCommand
+    if connection.firstCommand >= 0 { commands[Int(connection.firstCommand)].pointee.previous = Int32(index) }
+    connection.firstCommand = Int32(index)
+    connection.commandCount += 1
+    if configuration.ioDeadlineNs > 0 { scheduleTick(at: now + configuration.ioDeadlineNs) }
+  }
+
+  func unlink(_ index: Int, _ connection: Connection) {
+    let command = commands[index]
+    if command.pointee.previous >= 0 {
+      commands[Int(command.pointee.previous)].pointee.next = command.pointee.next
+    } else {
+      connection.firstCommand = command.pointee.next
+    }
+    if command.pointee.next >= 0 {
+      commands[Int(command.pointee.next)].pointee.previous = command.pointee.previous
+    }
+    command.pointee.previous = -1
+    command.pointee.next = -1
+    connection.commandCount -= 1
+  }
+
+  /// Takes a command out of the table. Its pieces go with it; none may be in the disk's hands.
+  func free(_ index: Int) {
+    let command = commands[index]
+    precondition(command.pointee.diskCount == 0, "a command freed under a disk request")
+    if command.pointee.firstPiece >= 0 { freePieces(index) }
+    if command.pointee.connection >= 0, let connection = connections[Int(command.pointee.connection)] {
+      if command.pointee.holdsWindow { connection.window.release() }
+      unlink(index, connection)
+    }
+    if command.pointee.hold != 0 { releaseHold(index) }
+    if command.pointee.plan == .simple || command.pointee.plan == .collect { forgetCold(index) }
+    let port = command.pointee.port
+    command.pointee.generation &+= 1
+    command.pointee.connection = -1
+    commands.give(index)
+    if port >= 0, let unitPort = ports[Int(port)] {
+      unitPort.commands -= 1
+      if unitPort.isRemoved { disposeIfUnused(Int(port)) }
+    }
+  }
+
+  private func forgetCold(_ index: Int) {
+    guard let state = cold.removeValue(forKey: index) else { return }
+    if case .reservation(let change) = state, let port = ports[Int(commands[index].pointee.port)] {
+      port.export.unit.abandon(change)
+    }
+  }
+
+  func releaseHold(_ index: Int) {
+    guard let port = ports[Int(commands[index].pointee.port)] else { return }
+    port.export.holds.remove(commands[index].pointee.hold)
+    commands[index].pointee.hold = 0
+    mayUnpark = true
+    for other in context.handles where other !== handle {
+      other.post(.perform { $0.mayUnpark = true })
+    }
+  }
+
+  /// The unit that a command is for, whether or not it has a port yet.
+  func unit(of index: Int) -> LogicalUnit? {
+    let command = commands[index]
+    if command.pointee.port >= 0 { return ports[Int(command.pointee.port)]?.export.unit }
+    guard let number = LogicalUnitMap.number(of: command.pointee.lun) else { return nil }
+    return map.units[number]
+  }
+}

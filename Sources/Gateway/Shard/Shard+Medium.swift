@@ -1,0 +1,462 @@
+import Glibc
+import Reactor
+import SCSI
+import Storage
+
+/// A disk request that waits until its range is no longer held.
+struct ParkedRequest {
+  var piece: Int
+  var generation: UInt32
+  var operation: DiskOperation
+  var offset: UInt64
+  var count: Int
+  var buffer: Buffer?
+}
+
+/// Somebody waits until no disk request of this shard touches a range.
+struct QuietWaiter {
+  var export: Export
+  var range: Range<UInt64>
+  var exceptCommand: Int
+  var done: () -> Void
+}
+
+/// Everything that the medium does but plain reads and writes. Each such command has one piece, its carrier, and one disk
+/// request at a time.
+extension Shard {
+  // MARK: Without data from the initiator
+
+  func startSimple(_ index: Int, _ operation: MediumOperation) {
+    let command = commands[index]
+    command.pointee.plan = .simple
+    command.pointee.operation = operation
+    switch operation.kind {
+    case .lbaStatus:
+      return answerMapping(index)
+    case .prefetch:
+      // Direct I/O has no cache of ours to fill.
+      return finish(index, .good, transferred: 0, actual: 0)
+    case .flush where operation.immediate:
+      // IMMED: the status goes first; the flush itself is started all the same, by nobody waited for.
+      break
+    default: break
+    }
+    guard let number = carrier(index, length: 0) else {
+      return finish(index, .taskSetFull, transferred: 0, actual: 0)
+    }
+    if operation.kind == .verify || operation.kind == .compareRepeated {
+      let blockBytes = 1 << Int(ports[Int(command.pointee.port)]!.blockShift)
+      pieces[number].pointee.diskLength = UInt32(
+        min(Int(clamping: operation.blocks) * blockBytes, BufferPool.pieceBytes))
+      guard let buffer = pool.take(Int(pieces[number].pointee.diskLength)) else {
+        pieces[number].pointee.state = .waiting
+        bufferWaiters.append((number, pieces[number].pointee.generation))
+        return
+      }
+      pieces[number].pointee.buffer = buffer
+    }
+    resumeSimple(index)
+  }
+
+  /// Starts the next disk request of a command, or ends it.
+  func resumeSimple(_ index: Int) {
+    let command = commands[index]
+    let number = Int(command.pointee.firstPiece)
+    let port = ports[Int(command.pointee.port)]!
+    let operation = command.pointee.operation
+    let left = operation.blocks - command.pointee.cursor
+    let offset = (operation.lba + command.pointee.cursor) << port.blockShift
+    switch operation.kind {
+    case .flush:
+      submit(number, .flush, offset: 0, count: 0, buffer: nil)
+    case .verify:
+      let buffer = pieces[number].pointee.buffer!
+      let count = min(Int(clamping: left << port.blockShift), buffer.capacity)
+      pieces[number].pointee.diskLength = UInt32(count)
+      submit(number, .read, offset: offset, count: count, buffer: buffer)
+    case .writeZeroes:
+      if case .unmap(let extents, let done)? = cold[index] { return resumeUnmap(index, number, extents, done) }
+      let kind: DiskOperation =
+        operation.mayUnmap && port.export.unit.traits.isThin ? .deallocate : .zero
+      submitRange(number, kind, offset: offset, bytes: left << port.blockShift)
+    case .read, .write, .writeAndVerify, .compare, .compareRepeated, .compareAndWrite, .writeSame, .prefetch,
+      .lbaStatus:
+      break
+    }
+  }
+
+  /// A request over a range that no buffer limits; in parts that fit an Int32 result and bound the disk's work.
+  private func submitRange(_ number: Int, _ operation: DiskOperation, offset: UInt64, bytes: UInt64) {
+    let count = min(bytes, 1 << 30)
+    pieces[number].pointee.diskLength = UInt32(count)
+    submit(number, operation, offset: offset, count: Int(count), buffer: nil)
+  }
+
+  private func resumeUnmap(_ index: Int, _ number: Int, _ extents: [Extent], _ done: Int) {
+    guard done < extents.count else { return finish(index, .good, transferred: 0, actual: 0) }
+    let shift = ports[Int(commands[index].pointee.port)]!.blockShift
+    let extent = extents[done]
+    let cursor = commands[index].pointee.cursor
+    submitRange(
+      number, .deallocate, offset: (extent.lba + cursor) << shift, bytes: (extent.blocks - cursor) << shift)
+  }
+
+  /// A request of a `simple` or `collect` command is done.
+  func simpleCompleted(_ index: Int, _ number: Int, _ result: Int32) {
+    let command = commands[index]
+    let port = ports[Int(command.pointee.port)]!
+    if case .reservation? = cold[index] { return recordWritten(index, result) }
+    switch command.pointee.operation.kind {
+    case .flush:
+      port.queue.noteStableResult(result)
+      guard result >= 0 else { return failMedium(index, result, lba: 0) }
+      finish(index, .good, transferred: 0, actual: 0)
+    case .verify:
+      guard result == Int32(pieces[number].pointee.diskLength) else { return failMedium(index, result) }
+      advanceCursor(index, UInt64(result) >> port.blockShift)
+    case .writeZeroes:
+      if case .unmap(let extents, let done)? = cold[index] {
+        return unmapped(index, number, result, extents, done)
+      }
+      if result == -EOPNOTSUPP || result == -EINVAL { return fillWithZeroes(index, number) }
+      guard result >= 0 else { return failMedium(index, result) }
+      advanceCursor(index, UInt64(pieces[number].pointee.diskLength) >> port.blockShift)
+    case .writeSame: wroteSame(index, number, result)
+    case .compareRepeated: comparedRepeatedly(index, number, result)
+    case .compareAndWrite: compareAndWriteCompleted(index, number, result)
+    case .read, .write, .writeAndVerify, .compare, .prefetch, .lbaStatus: break
+    }
+  }
+
+  /// Moves on by `blocks`; ends the command when all are done.
+  private func advanceCursor(_ index: Int, _ blocks: UInt64) {
+    let command = commands[index]
+    command.pointee.cursor += blocks
+    guard command.pointee.cursor >= command.pointee.operation.blocks else { return resumeSimple(index) }
+    finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+  }
+
+  private func failMedium(_ index: Int, _ result: Int32, lba: UInt64? = nil) {
+    let command = commands[index]
+    let block = lba ?? command.pointee.operation.lba + command.pointee.cursor
+    let failure: MediumFailure = result < 0 ? Disk.failure(code: result, lba: block) : .medium(lba: block)
+    fail(index, configuration.deviceServer.sense(for: failure))
+  }
+
+  private func unmapped(_ index: Int, _ number: Int, _ result: Int32, _ extents: [Extent], _ done: Int) {
+    // Deallocation is a wish: a disk that cannot keeps the data mapped and unchanged (SBC-4 §4.7.3.4).
+    guard result >= 0 || result == -EOPNOTSUPP || result == -EINVAL else {
+      return failMedium(index, result, lba: extents[done].lba)
+    }
+    let shift = ports[Int(commands[index].pointee.port)]!.blockShift
+    let command = commands[index]
+    command.pointee.cursor += UInt64(pieces[number].pointee.diskLength) >> shift
+    if command.pointee.cursor >= extents[done].blocks {
+      command.pointee.cursor = 0
+      cold[index] = .unmap(extents, done: done + 1)
+    }
+    resumeSimple(index)
+  }
+
+  /// The disk cannot zero by itself: zeroes are written, as WRITE SAME writes its block.
+  private func fillWithZeroes(_ index: Int, _ number: Int) {
+    let command = commands[index]
+    let piece = pieces[number]
+    guard let buffer = pool.take(BufferPool.pieceBytes) else {
+      return fail(index, Sense(.abortedCommand, 0x5500))
+    }
+    memset(buffer.base, 0, buffer.capacity)
+    if let old = piece.pointee.buffer { pool.give(old) }
+    piece.pointee.buffer = buffer
+    command.pointee.operation.kind = .writeSame
+    command.pointee.operation.mayUnmap = false
+    writeSameNext(index, number)
+  }
+
+  private func answerMapping(_ index: Int) {
+    let command = commands[index]
+    let port = ports[Int(command.pointee.port)]!
+    let end = port.export.unit.blocks
+    let limit = end << port.blockShift
+    var extents: [(Extent, mapped: Bool)] = []
+    var lba = command.pointee.operation.lba
+    // A few extents answer any allocation length that initiators use; the rest they ask for again.
+    while lba < end, extents.count < 16 {
+      let found = port.export.disk.mapping(at: lba << port.blockShift, limit: limit)
+      // A block partly in a hole counts as mapped.
+      var blocks = found.byteCount >> port.blockShift
+      var isMapped = found.isMapped
+      if blocks == 0 { (blocks, isMapped) = (1, true) }
+      if let last = extents.last, last.mapped == isMapped {
+        extents[extents.count - 1].0.blocks += blocks
+      } else {
+        extents.append((Extent(lba: lba, blocks: blocks), isMapped))
+      }
+      lba += blocks
+    }
+    answer(
+      index,
+      configuration.deviceServer.lbaStatus(of: extents, allocationLength: command.pointee.operation.allocationLength))
+  }
+
+  // MARK: Reservations
+
+  /// Writes a record to the label area, through to stable storage.
+  func writeRecord(_ index: Int, _ bytes: [UInt8], offset: UInt64) {
+    commands[index].pointee.plan = .simple
+    guard let number = carrier(index, length: 0) else { return recordWritten(index, -ENOMEM) }
+    guard bytes.count <= BufferPool.pieceBytes, let buffer = pool.take(bytes.count) else {
+      return recordWritten(index, -ENOMEM)
+    }
+    bytes.withUnsafeBytes { buffer.base.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    pieces[number].pointee.buffer = buffer
+    pieces[number].pointee.diskLength = UInt32(bytes.count)
+    submit(number, .writeThrough, offset: offset, count: bytes.count, buffer: buffer)
+  }
+
+  private func recordWritten(_ index: Int, _ result: Int32) {
+    guard result > 0, case .reservation? = cold[index] else {
+      // `free` tells the unit that nothing has changed.
+      return fail(index, configuration.deviceServer.sense(for: Disk.failure(code: min(result, -1), lba: 0)))
+    }
+    ports[Int(commands[index].pointee.port)]?.export.didWriteReservationRecord()
+    commitReservation(index)
+  }
+
+  // MARK: With all its data first
+
+  /// The data of a `collect` command is complete in its carrier.
+  func collected(_ index: Int, _ number: Int) {
+    let command = commands[index]
+    let piece = pieces[number]
+    if case .parameters? = cold[index] {
+      cold[index] = nil
+      let data = Array(
+        UnsafeRawBufferPointer(start: piece.pointee.buffer!.base, count: Int(piece.pointee.length)))
+      freePiece(number)
+      guard let connection = connections[Int(command.pointee.connection)], let nexus = connection.nexus else { return }
+      command.pointee.completed = UInt64(data.count)
+      let disposition = configuration.deviceServer.resume(
+        Request(cdb: command.pointee.cdb, lun: command.pointee.lun), nexus: nexus, map: connection.units,
+        parameters: data)
+      return act(on: disposition, index, nil)
+    }
+    command.pointee.completed = command.pointee.limit
+    switch command.pointee.operation.kind {
+    case .writeSame: startWriteSame(index, number)
+    case .compareRepeated: startCompareRepeated(index, number)
+    case .compareAndWrite: startCompareAndWrite(index)
+    default: break
+    }
+  }
+
+  // MARK: WRITE SAME
+
+  private func startWriteSame(_ index: Int, _ number: Int) {
+    let command = commands[index]
+    let piece = pieces[number]
+    let block = piece.pointee.buffer!
+    let length = Int(piece.pointee.length)
+    if command.pointee.operation.mayUnmap, isZero(block.base, length) {
+      command.pointee.operation.kind = .writeZeroes
+      return resumeSimple(index)
+    }
+    // The block is repeated over a whole buffer, so that the disk gets large writes.
+    guard let buffer = pool.take(BufferPool.pieceBytes) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
+    var filled = 0
+    while filled < buffer.capacity {
+      memcpy(buffer.base + filled, block.base, length)
+      filled += length
+    }
+    pool.give(block)
+    piece.pointee.buffer = buffer
+    writeSameNext(index, number)
+  }
+
+  private func writeSameNext(_ index: Int, _ number: Int) {
+    let command = commands[index]
+    let shift = ports[Int(command.pointee.port)]!.blockShift
+    let operation = command.pointee.operation
+    let buffer = pieces[number].pointee.buffer!
+    let count = min(UInt64(buffer.capacity), (operation.blocks - command.pointee.cursor) << shift)
+    pieces[number].pointee.diskLength = UInt32(count)
+    submit(
+      number, operation.forceUnitAccess ? .writeThrough : .write,
+      offset: (operation.lba + command.pointee.cursor) << shift, count: Int(count), buffer: buffer)
+  }
+
+  private func wroteSame(_ index: Int, _ number: Int, _ result: Int32) {
+    guard result == Int32(pieces[number].pointee.diskLength) else { return failMedium(index, result) }
+    let command = commands[index]
+    let shift = ports[Int(command.pointee.port)]!.blockShift
+    command.pointee.cursor += UInt64(result) >> shift
+    guard command.pointee.cursor >= command.pointee.operation.blocks else { return writeSameNext(index, number) }
+    finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+  }
+
+  private func isZero(_ memory: UnsafeMutableRawPointer, _ count: Int) -> Bool {
+    memory.load(as: UInt8.self) == 0 && memcmp(memory, memory + 1, count - 1) == 0
+  }
+
+  // MARK: VERIFY with one block
+
+  private func startCompareRepeated(_ index: Int, _ number: Int) {
+    let command = commands[index]
+    let shift = ports[Int(command.pointee.port)]!.blockShift
+    let bytes = min(Int(clamping: command.pointee.operation.blocks << shift), BufferPool.pieceBytes)
+    guard let second = pool.take(bytes) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
+    pieces[number].pointee.second = second
+    compareRepeatedNext(index, number)
+  }
+
+  private func compareRepeatedNext(_ index: Int, _ number: Int) {
+    let command = commands[index]
+    let shift = ports[Int(command.pointee.port)]!.blockShift
+    let second = pieces[number].pointee.second!
+    let count = min(UInt64(second.capacity), (command.pointee.operation.blocks - command.pointee.cursor) << shift)
+    pieces[number].pointee.diskLength = UInt32(count)
+    submit(
+      number, .read, offset: (command.pointee.operation.lba + command.pointee.cursor) << shift, count: Int(count),
+      buffer: second)
+  }
+
+  private func comparedRepeatedly(_ index: Int, _ number: Int, _ result: Int32) {
+    let piece = pieces[number]
+    guard result == Int32(piece.pointee.diskLength) else { return failMedium(index, result) }
+    let command = commands[index]
+    let blockBytes = Int(piece.pointee.length)
+    for start in stride(from: 0, to: Int(result), by: blockBytes) {
+      if let difference = firstDifference(piece.pointee.buffer!.base, piece.pointee.second!.base + start, blockBytes) {
+        return fail(
+          index, configuration.deviceServer.sense(for: MediumFailure.miscompare(offset: UInt64(difference))))
+      }
+    }
+    command.pointee.cursor += UInt64(Int(result) / blockBytes)
+    guard command.pointee.cursor >= command.pointee.operation.blocks else { return compareRepeatedNext(index, number) }
+    finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+  }
+
+  // MARK: COMPARE AND WRITE
+
+  /// Holds the range against everybody, waits until what was under way has landed on every shard, then reads, compares and
+  /// writes (SBC-4 §5.2).
+  private func startCompareAndWrite(_ index: Int) {
+    let command = commands[index]
+    let port = ports[Int(command.pointee.port)]!
+    let operation = command.pointee.operation
+    let start = operation.lba << port.blockShift
+    let range = start..<start + operation.blocks << port.blockShift
+    let hold = port.export.holds.addExclusive(range)
+    guard hold != 0 else {
+      parkedCommands.append((index, command.pointee.generation))
+      return scheduleTick(at: now + 20_000_000)
+    }
+    command.pointee.hold = hold
+    let generation = command.pointee.generation
+    let export = port.export
+    if context.handles.count == 1 {
+      whenQuiet(export, range, except: index) { [unowned self] in readForCompareAndWrite(index, generation) }
+      return
+    }
+    let home = handle.index
+    context.onEveryShard(origin: home) { shard, done in
+      shard.whenQuiet(export, range, except: shard.handle.index == home ? index : -1, done)
+    } then: { shard in
+      shard.readForCompareAndWrite(index, generation)
+    }
+  }
+
+  private func readForCompareAndWrite(_ index: Int, _ generation: UInt32) {
+    let command = commands[index]
+    guard command.pointee.generation == generation, !command.pointee.isAborted else { return }
+    let number = Int(command.pointee.firstPiece)
+    let half = Int(pieces[number].pointee.length) / 2
+    guard let second = pool.take(half) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
+    pieces[number].pointee.second = second
+    pieces[number].pointee.step = 1
+    submit(number, .read, offset: diskOffset(index), count: half, buffer: second)
+  }
+
+  private func compareAndWriteCompleted(_ index: Int, _ number: Int, _ result: Int32) {
+    let piece = pieces[number]
+    let command = commands[index]
+    let half = Int(piece.pointee.length) / 2
+    guard result == Int32(half) else { return failMedium(index, result) }
+    if piece.pointee.step == 2 { return finish(index, .good, transferred: 0, actual: command.pointee.transferBytes) }
+    if let difference = firstDifference(piece.pointee.buffer!.base, piece.pointee.second!.base, half) {
+      return fail(index, configuration.deviceServer.sense(for: MediumFailure.miscompare(offset: UInt64(difference))))
+    }
+    // The new data goes to the second buffer, whose start is aligned as direct I/O wants it.
+    memcpy(piece.pointee.second!.base, piece.pointee.buffer!.base + half, half)
+    piece.pointee.step = 2
+    submit(
+      number, command.pointee.operation.forceUnitAccess ? .writeThrough : .write, offset: diskOffset(index),
+      count: half, buffer: piece.pointee.second!)
+  }
+
+  // MARK: Held ranges
+
+  func park(_ request: ParkedRequest) {
+    parked.append(request)
+    scheduleTick(at: now + 20_000_000)
+  }
+
+  /// A hold was released somewhere: those who waited try again, in order.
+  func unpark() {
+    mayUnpark = false
+    let waiting = parked
+    parked = []
+    for request in waiting {
+      guard pieces[request.piece].pointee.generation == request.generation else { continue }
+      let index = Int(pieces[request.piece].pointee.command)
+      commands[index].pointee.diskCount -= 1
+      if commands[index].pointee.isAborted {
+        freePiece(request.piece)
+        finishAborted(index)
+        continue
+      }
+      submit(
+        request.piece, request.operation, offset: request.offset, count: request.count, buffer: request.buffer)
+    }
+    let commandsWaiting = parkedCommands
+    parkedCommands = []
+    for (index, generation) in commandsWaiting where commands[index].pointee.generation == generation {
+      startCompareAndWrite(index)
+    }
+  }
+
+  /// Calls `done` once no disk request of this shard touches the range, but those of one command.
+  func whenQuiet(_ export: Export, _ range: Range<UInt64>, except command: Int, _ done: @escaping () -> Void) {
+    quietWaiters.append(QuietWaiter(export: export, range: range, exceptCommand: command, done: done))
+    checkQuiet()
+  }
+
+  func checkQuiet() {
+    let waiters = quietWaiters
+    quietWaiters = []
+    for waiter in waiters {
+      if touches(waiter) { quietWaiters.append(waiter) } else { waiter.done() }
+    }
+  }
+
+  private func touches(_ waiter: QuietWaiter) -> Bool {
+    for number in 0..<pieces.used where pieces[number].pointee.state == .disk {
+      let index = Int(pieces[number].pointee.command)
+      guard index != waiter.exceptCommand, commands[index].pointee.port >= 0,
+        ports[Int(commands[index].pointee.port)]?.export === waiter.export
+      else { continue }
+      // A parked request has not reached the disk: it will wait for the hold.
+      if parked.contains(where: { $0.piece == number }) { continue }
+      if diskRange(index).overlaps(waiter.range) { return true }
+    }
+    return false
+  }
+
+  /// All that a command may touch on its disk.
+  func diskRange(_ index: Int) -> Range<UInt64> {
+    let operation = commands[index].pointee.operation
+    if case .unmap? = cold[index] { return 0..<UInt64.max }
+    let start = diskOffset(index)
+    return start..<start + max(operation.blocks << ports[Int(commands[index].pointee.port)]!.blockShift, 1)
+  }
+}

@@ -1,0 +1,353 @@
+import CSystem
+import Datamover
+import Glibc
+import ISCSI
+import Reactor
+import SCSI
+import Wire
+
+/// Login, the session's requests other than SCSI's, and the end of connections.
+extension Shard {
+  static func random(_ count: Int) -> [UInt8] {
+    [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+      system_random(buffer.baseAddress, UInt64(count))
+      initialized = count
+    }
+  }
+
+  // MARK: Login
+
+  func loginPDU(_ connection: Connection, _ header: BasicHeaderSegment) {
+    let data = takeControl(connection)
+    guard var machine = connection.login else { return close(connection, "no login in progress") }
+    let step = machine.receive(header, data: data, random: Self.random)
+    connection.login = machine
+    switch step {
+    case .respond(let reply):
+      send(connection, reply)
+    case .established(let result):
+      connection.phase = .settling
+      connection.result = result
+      settle(connection, retriesLeft: 2)
+    case .fail(let reply):
+      Log.notice("login of \(connection.peer) refused: \(machine.refusalReason ?? "status \(reply.status.rawValue)")")
+      send(connection, reply)
+      closeAfterSend(connection, "login refused")
+    case .close:
+      close(connection, machine.refusalReason ?? "not an iSCSI login")
+    }
+  }
+
+  private func send(_ connection: Connection, _ reply: LoginReply) {
+    connection.sender.enqueue(reply.header, data: reply.data)
+    touch(connection)
+  }
+
+  /// Finds the session's place among all sessions: reinstatement ends an older one first (RFC 7143 §6.3.5).
+  private func settle(_ connection: Connection, retriesLeft: Int) {
+    guard let result = connection.result else { return }
+    guard result.tsihRequested == 0 else {
+      // One connection a session, and sessions do not outlive their connection (ErrorRecoveryLevel 0).
+      let isKnown = context.sessions.entry(tsih: result.tsihRequested) != nil
+      return refuse(connection, isKnown ? .tooManyConnections : .sessionDoesNotExist)
+    }
+    let key =
+      result.isDiscovery
+      ? nil
+      : SessionTable.Key(
+        initiatorName: result.initiatorName.text, isid: result.isid, portalGroupTag: result.targetPortalGroupTag)
+    let claim = context.sessions.claim(
+      key, shard: handle.index, connection: connection.index, generation: connection.generation,
+      sessionsMax: configuration.sessionsMax)
+    switch claim {
+    case .granted(let tsih): establish(connection, result, tsih: tsih)
+    case .full: refuse(connection, .outOfResources)
+    case .occupied(let old):
+      guard retriesLeft > 0 else { return refuse(connection, .targetError) }
+      reinstate(old, for: connection, retriesLeft: retriesLeft - 1)
+    }
+  }
+
+  /// Ends the older session on its shard, then goes on here.
+  private func reinstate(_ old: SessionTable.Entry, for connection: Connection, retriesLeft: Int) {
+    let home = handle
+    let index = connection.index
+    let generation = connection.generation
+    context.handles[old.shard].post(
+      .perform { shard in
+        let resume: @Sendable () -> Void = {
+          home.post(
+            .perform { shard in
+              guard let connection = shard.connection(index: index, generation: generation),
+                connection.phase == .settling
+              else { return }
+              shard.settle(connection, retriesLeft: retriesLeft)
+            })
+        }
+        guard let older = shard.connection(index: old.connection, generation: old.generation) else { return resume() }
+        older.onClosed.append(resume)
+        shard.close(older, "reinstated by a new login")
+      })
+  }
+
+  func connection(index: Int, generation: UInt32) -> Connection? {
+    guard index < connections.count, let connection = connections[index], connection.generation == generation else {
+      return nil
+    }
+    return connection
+  }
+
+  private func refuse(_ connection: Connection, _ status: LoginStatus) {
+    guard var machine = connection.login else { return }
+    let reply = machine.refuse(status)
+    Log.notice("login of \(connection.name) refused: status \(String(status.rawValue, radix: 16))")
+    connection.phase = .login
+    send(connection, reply)
+    closeAfterSend(connection, "login refused")
+  }
+
+  private func establish(_ connection: Connection, _ result: LoginResult, tsih: UInt16) {
+    guard var machine = connection.login else { return }
+    let depth = result.isDiscovery ? 8 : configuration.queueDepth
+    let reply = machine.finish(tsih: tsih, commandWindow: depth)
+    connection.login = nil
+    connection.phase = .fullFeature
+    connection.tsih = tsih
+    connection.parameters = result.parameters
+    connection.statSN = result.statSN
+    connection.window = CommandWindow(initialCmdSN: result.initialCmdSN, depth: depth)
+    connection.text = TextExchange(
+      configuration: configuration.target, transport: .tcp, localPortal: connection.local, login: result)
+    connection.receiver.dataSegmentLengthMax = result.parameters.targetMaxRecvDataSegmentLength
+    connection.receiver.headerDigest = result.parameters.headerDigest
+    connection.receiver.dataDigest = result.parameters.dataDigest
+    connection.sender.segmentBytesMax = result.parameters.maxRecvDataSegmentLength
+    connection.sender.burstBytesMax = result.parameters.maxBurstLength
+    if !result.isDiscovery {
+      let nexus = Nexus(
+        identity: NexusIdentity(
+          initiatorName: result.initiatorName.text, isid: result.isid,
+          relativeTargetPort: configuration.relativeTargetPort),
+        id: UInt64(handle.index) << 32 | UInt64(connection.generation),
+        targetPortGroup: configuration.targetPortGroup)
+      connection.nexus = nexus
+      connection.units = visibleUnits(result.luns)
+      context.registry.attach(nexus)
+    }
+    if configuration.nopIntervalNs > 0 { scheduleTick(at: now + configuration.nopIntervalNs) }
+    send(connection, reply)
+    Log.info("session \(tsih) of \(connection.name) established\(result.isDiscovery ? " for discovery" : "")")
+    armReceive(connection)
+  }
+
+  // MARK: Full feature phase
+
+  @inline(__always)
+  func fullFeaturePDU(_ connection: Connection, _ header: BasicHeaderSegment) {
+    if !connection.hasHeard { hearFirst(connection) }
+    switch header.opcode {
+    case .scsiCommand: scsiCommand(connection, header)
+    case .dataOut: dataOut(connection, header)
+    default: sessionRequest(connection, header)
+    }
+  }
+
+  /// Digests begin with the first PDU of the full feature phase in either direction (RFC 7143 §6.1).
+  private func hearFirst(_ connection: Connection) {
+    connection.hasHeard = true
+    connection.sender.headerDigest = connection.parameters.headerDigest
+    connection.sender.dataDigest = connection.parameters.dataDigest
+  }
+
+  private func sessionRequest(_ connection: Connection, _ header: BasicHeaderSegment) {
+    // A NOP-Out that only answers our ping takes no CmdSN; its tag is reserved (RFC 7143 §11.18.1).
+    if header.opcode == .nopOut, header.initiatorTaskTag == BasicHeaderSegment.reservedTag {
+      _ = takeControl(connection)
+      connection.placement = .none
+      if header.targetTransferTag == connection.pingTag { connection.pingedAt = 0 }
+      return
+    }
+    let data = takeControl(connection)
+    connection.placement = .none
+    switch connection.window.admit(cmdSN: header.cmdSN, isImmediate: header.isImmediate) {
+    case .deliver: break
+    case .ignore: return
+    case .gap: return protocolError(connection, header, "CmdSN \(header.cmdSN) leaves a gap")
+    }
+    // These are answered at once, so their place in the window is free at once.
+    if !header.isImmediate { connection.window.release() }
+    switch header.opcode {
+    case .nopOut: nopOut(connection, header, data)
+    case .textRequest: textRequest(connection, header, data)
+    case .taskManagementRequest: taskManagement(connection, header)
+    case .logoutRequest: logout(connection, header)
+    case .snackRequest: reject(connection, header, .snackReject)
+    default: protocolError(connection, header, "opcode \(header.opcode.rawValue) is not an initiator's")
+    }
+  }
+
+  /// Queues a response that carries a StatSN.
+  func respond(_ connection: Connection, _ header: BasicHeaderSegment, data: [UInt8] = []) {
+    var header = header
+    header.statSN = connection.statSN
+    connection.statSN &+= 1
+    connection.sender.enqueue(header, data: data)
+    touch(connection)
+  }
+
+  private func nopOut(_ connection: Connection, _ header: BasicHeaderSegment, _ data: [UInt8]) {
+    let echo = data.count > connection.parameters.maxRecvDataSegmentLength
+      ? Array(data.prefix(connection.parameters.maxRecvDataSegmentLength)) : data
+    respond(
+      connection,
+      .nopIn(
+        lun: header.lun, initiatorTaskTag: header.initiatorTaskTag, targetTransferTag: BasicHeaderSegment.reservedTag),
+      data: echo)
+  }
+
+  private func textRequest(_ connection: Connection, _ header: BasicHeaderSegment, _ data: [UInt8]) {
+    guard var text = connection.text else { return }
+    let step = text.receive(header, data: data)
+    connection.text = text
+    connection.sender.segmentBytesMax = text.maxRecvDataSegmentLength
+    connection.parameters.maxRecvDataSegmentLength = text.maxRecvDataSegmentLength
+    switch step {
+    case .respond(let reply): respond(connection, reply.header, data: reply.data)
+    case .reject(let reason): reject(connection, header, RejectReason(rawValue: reason))
+    }
+  }
+
+  private func logout(_ connection: Connection, _ header: BasicHeaderSegment) {
+    // Reason 0: the session, 1: a connection, 2: removal for recovery (RFC 7143 §11.14.1).
+    let reason = header.flags & 0x7F
+    let response: UInt8
+    switch reason {
+    case 0: response = 0
+    case 1: response = UInt16(truncatingIfNeeded: header.word5 >> 16) == connection.result?.cid ? 0 : 1
+    default: response = 2
+    }
+    respond(
+      connection, .logoutResponse(initiatorTaskTag: header.initiatorTaskTag, response: response))
+    if response == 0 { closeAfterSend(connection, "logged out") }
+  }
+
+  func reject(_ connection: Connection, _ header: BasicHeaderSegment, _ reason: RejectReason) {
+    respond(connection, .reject(reason), data: header.bytes)
+  }
+
+  /// The initiator broke the protocol: told why, then the connection ends (RFC 7143 §7.12, ErrorRecoveryLevel 0).
+  func protocolError(_ connection: Connection, _ header: BasicHeaderSegment, _ reason: String) {
+    reject(connection, header, .protocolError)
+    closeAfterSend(connection, "protocol error: \(reason)")
+  }
+
+  // MARK: The end
+
+  func closeAfterSend(_ connection: Connection, _ reason: String) {
+    connection.closesAfterSend = true
+    connection.closeReason = reason
+    touch(connection)
+  }
+
+  /// Ends a connection: the socket is shut down, so that what the ring still has for it completes at once.
+  func close(_ connection: Connection, _ reason: String) {
+    guard connection.phase != .closing else { return }
+    if connection.result != nil {
+      Log.info("session \(connection.tsih) of \(connection.name) ended: \(reason)")
+    } else {
+      Log.debug("connection of \(connection.peer) ended: \(reason)")
+    }
+    connection.phase = .closing
+    shutdown(connection.fd, Int32(SHUT_RDWR))
+    finishClose(connection)
+  }
+
+  /// The second half of the end, when the ring has nothing left for the connection.
+  func finishClose(_ connection: Connection) {
+    guard connection.phase == .closing, !connection.isReceiving, !connection.sender.isInFlight,
+      connections[connection.index] === connection
+    else { return }
+    connections[connection.index] = nil
+    freeConnections.append(connection.index)
+    starved.removeAll { $0 === connection }
+    connection.sender.discard(pool: pool)
+    for notice in connection.sender.takeNotices() { sentPiece(Int(notice) - 1) }
+    releasePlacement(connection)
+    abortAll(of: connection)
+    Glibc.close(connection.fd)
+    handle.load.subtract(1, ordering: .relaxed)
+    if connection.tsih != 0 { context.sessions.release(tsih: connection.tsih) }
+    if let nexus = connection.nexus {
+      for export in map.exports { export.unit.nexusLost(nexus) }
+      context.registry.detach(nexus)
+    }
+    for body in connection.onClosed { body() }
+    connection.onClosed = []
+  }
+
+  private func releasePlacement(_ connection: Connection) {
+    let placement = connection.placement
+    connection.placement = .none
+    switch placement {
+    case .immediate(let buffer): pool.give(buffer)
+    case .piece(let number, let generation):
+      let index = Int(pieces[number].pointee.command)
+      if pieces[number].pointee.generation == generation, commands[index].pointee.isAborted { finishAborted(index) }
+    case .none, .control, .dropped: break
+    }
+  }
+
+  // MARK: Timers
+
+  func scheduleTick(at deadline: UInt64) {
+    nextTick = min(nextTick ?? .max, deadline)
+  }
+
+  /// Looks at every deadline there is; the next look is at the earliest of them.
+  func runTimers() {
+    nextTick = nil
+    for case let connection? in connections { runTimers(connection) }
+    runDrainTimers()
+    runCommandDeadlines()
+    if !parked.isEmpty || !parkedCommands.isEmpty {
+      mayUnpark = true
+      scheduleTick(at: now + 20_000_000)
+    }
+  }
+
+  private func runTimers(_ connection: Connection) {
+    switch connection.phase {
+    case .login, .settling:
+      let deadline = connection.acceptedAt + configuration.loginTimeoutNs
+      guard deadline <= now else { return scheduleTick(at: deadline) }
+      close(connection, "did not log in within \(configuration.loginTimeoutNs / 1_000_000_000) s")
+    case .fullFeature:
+      guard configuration.nopIntervalNs > 0 else { return }
+      runPing(connection)
+    case .closing: break
+    }
+  }
+
+  /// A silent initiator is asked for a sign of life, and dropped if it gives none.
+  private func runPing(_ connection: Connection) {
+    let interval = configuration.nopIntervalNs
+    if connection.pingedAt != 0, connection.lastHeardAt > connection.pingedAt { connection.pingedAt = 0 }
+    if connection.pingedAt != 0 {
+      let deadline = connection.pingedAt + interval
+      guard deadline <= now else { return scheduleTick(at: deadline) }
+      return close(connection, "no sign of life for \((now - connection.lastHeardAt) / 1_000_000_000) s")
+    }
+    let due = connection.lastHeardAt + interval
+    guard due <= now else { return scheduleTick(at: due) }
+    scheduleTick(at: now + interval)
+    // Before the initiator has spoken nothing unsolicited is sent, but its silence counts.
+    connection.pingedAt = now
+    guard connection.hasHeard else { return }
+    connection.pingTag = connection.pingTag &+ 1 & 0x7FFF_FFFF
+    var header = BasicHeaderSegment.nopIn(
+      lun: 0, initiatorTaskTag: BasicHeaderSegment.reservedTag, targetTransferTag: connection.pingTag)
+    header.statSN = connection.statSN  // not advanced (RFC 7143 §11.19.1)
+    connection.sender.enqueue(header)
+    touch(connection)
+  }
+}

@@ -1,0 +1,228 @@
+import Glibc
+import ISCSI
+import Reactor
+import SCSI
+
+/// Somebody waits until a set of aborted commands is out of the disks' hands; not longer than `deadline`.
+final class Drain {
+  /// Commands still in a disk's hands, by index and generation.
+  var commands: [(index: Int, generation: UInt32)]
+  let deadline: UInt64
+  let done: () -> Void
+
+  init(commands: [(index: Int, generation: UInt32)], deadline: UInt64, done: @escaping () -> Void) {
+    self.commands = commands
+    self.deadline = deadline
+    self.done = done
+  }
+}
+
+/// Task management (RFC 7143 §11.5, SAM-5 §7). An aborted command is answered to nobody. What its disk still has in hand
+/// cannot be called back: the answer waits for it up to a bound, and an aborted write keeps its range held until it has
+/// landed, so that nothing that comes later is overwritten by it.
+extension Shard {
+  /// How long an answer waits for the disks.
+  static let drainNs: UInt64 = 1_500_000_000
+
+  func taskManagement(_ connection: Connection, _ header: BasicHeaderSegment) {
+    let tag = header.initiatorTaskTag
+    guard connection.nexus != nil else { return reject(connection, header, .protocolError) }
+    guard let function = TaskManagementFunction(rawValue: header.flags & 0x7F) else {
+      return respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .functionRejected))
+    }
+    let unit = LogicalUnitMap.number(of: header.lun).flatMap { connection.units[$0] }
+    switch function {
+    case .abortTask:
+      abortTask(connection, header)
+    case .abortTaskSet, .clearTaskSet, .logicalUnitReset:
+      guard let unit else {
+        return respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .lunDoesNotExist))
+      }
+      abortSet(function, unit, connection, tag)
+    case .targetWarmReset, .targetColdReset:
+      resetTarget(connection, tag, isCold: function == .targetColdReset)
+    case .clearACA:
+      respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .functionNotSupported))
+    case .taskReassign:
+      respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .reassignmentNotSupported))
+    }
+  }
+
+  private func abortTask(_ connection: Connection, _ header: BasicHeaderSegment) {
+    let tag = header.initiatorTaskTag
+    guard let index = command(of: connection, tag: header.referencedTaskTag) else {
+      // Answered already, or never seen (RFC 7143 §11.6.1).
+      return respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .taskDoesNotExist))
+    }
+    let generation = commands[index].pointee.generation
+    let name = (connection.index, connection.generation)
+    abort(done: { [unowned self] in
+      answerTaskManagement(name, tag, .functionComplete)
+    }) { shard, candidate, _ in candidate == index && shard.commands[candidate].pointee.generation == generation }
+  }
+
+  private func answerTaskManagement(
+    _ name: (index: Int, generation: UInt32), _ tag: UInt32, _ response: TaskManagementResponse
+  ) {
+    guard let connection = connection(index: name.index, generation: name.generation),
+      connection.phase == .fullFeature
+    else { return }
+    respond(connection, .taskManagementResponse(initiatorTaskTag: tag, response))
+  }
+
+  private func abortSet(
+    _ function: TaskManagementFunction, _ unit: LogicalUnit, _ connection: Connection, _ tag: UInt32
+  ) {
+    let nexus = connection.nexus!
+    let isOwnOnly = function == .abortTaskSet
+    let name = (index: connection.index, generation: connection.generation)
+    context.onEveryShard(origin: handle.index) { shard, done in
+      shard.abort(done: done) { shard, command, other in
+        guard shard.unit(of: command) === unit, let owner = other.nexus, !isOwnOnly || owner === nexus else {
+          return false
+        }
+        // Without TAS the others learn of it by a unit attention (SAM-5 §5.7).
+        if owner !== nexus, function == .clearTaskSet {
+          owner.raise(.commandsClearedByAnotherInitiator, lun: unit.number)
+        }
+        return true
+      }
+    } then: { shard in
+      if function == .logicalUnitReset { unit.reset(by: nexus) }
+      shard.answerTaskManagement(name, tag, .functionComplete)
+    }
+  }
+
+  private func resetTarget(_ connection: Connection, _ tag: UInt32, isCold: Bool) {
+    let nexus = connection.nexus!
+    let name = (index: connection.index, generation: connection.generation)
+    let units = map.exports.map(\.unit)
+    context.onEveryShard(origin: handle.index) { shard, done in
+      shard.abort(done: done) { _, _, _ in true }
+    } then: { shard in
+      for unit in units { unit.reset(by: nexus) }
+      shard.answerTaskManagement(name, tag, .functionComplete)
+      guard isCold else { return }
+      // A cold reset also ends every session (RFC 7143 §11.5.1).
+      shard.context.onEveryShard(origin: shard.handle.index) { shard, done in
+        for case let connection? in shard.connections where connection.nexus != nil {
+          shard.closeAfterSend(connection, "target cold reset")
+        }
+        done()
+      } then: { _ in }
+    }
+  }
+
+  // MARK: Aborting
+
+  /// Aborts the commands of this shard that `matches` picks, then calls `done`: at once, when no disk has any of them in
+  /// hand, else when they have come back or `drainNs` has passed.
+  func abort(done: @escaping () -> Void, matches: (Shard, Int, Connection) -> Bool) {
+    var waiting: [(index: Int, generation: UInt32)] = []
+    for case let connection? in connections {
+      var current = connection.firstCommand
+      while current >= 0 {
+        let index = Int(current)
+        current = commands[index].pointee.next
+        guard matches(self, index, connection) else { continue }
+        abort(index)
+        if commands[index].pointee.isAborted, commands[index].pointee.diskCount > 0 {
+          waiting.append((index, commands[index].pointee.generation))
+        }
+      }
+    }
+    guard !waiting.isEmpty else { return done() }
+    drains.append(Drain(commands: waiting, deadline: now + Self.drainNs, done: done))
+    scheduleTick(at: now + Self.drainNs)
+  }
+
+  /// Takes a command from its connection. It is gone at once unless a disk, the sender or the receiver has a part of it.
+  private func abort(_ index: Int) {
+    let command = commands[index]
+    guard !command.pointee.isAborted else { return }
+    let isReceiving = isReceivingInto(index)
+    command.pointee.isAborted = true
+    if let connection = connections[Int(command.pointee.connection)] {
+      if command.pointee.holdsWindow { connection.window.release() }
+      command.pointee.holdsWindow = false
+      unlink(index, connection)
+    }
+    command.pointee.connection = -1
+    if command.pointee.diskCount > 0, command.pointee.operation.isWriting, command.pointee.hold == 0,
+      let port = ports[Int(command.pointee.port)]
+    {
+      command.pointee.hold = port.export.holds.add(diskRange(index))
+    }
+    // What the receiver fills stays until the segment is complete; the end of the PDU finds the command aborted.
+    if !isReceiving { finishAborted(index) }
+  }
+
+  /// The end of an aborted command, if nobody has a part of it any more.
+  func finishAborted(_ index: Int) {
+    let command = commands[index]
+    guard command.pointee.isAborted, command.pointee.diskCount == 0 else { return }
+    var current = command.pointee.firstPiece
+    while current >= 0 {
+      if pieces[Int(current)].pointee.state == .sending { return }
+      current = pieces[Int(current)].pointee.next
+    }
+    let generation = command.pointee.generation
+    free(index)
+    guard !drains.isEmpty else { return }
+    for drain in drains { drain.commands.removeAll { $0.index == index && $0.generation == generation } }
+    endDrains()
+  }
+
+  private func endDrains() {
+    let ended = drains.filter(\.commands.isEmpty)
+    drains.removeAll(where: \.commands.isEmpty)
+    for drain in ended { drain.done() }
+  }
+
+  func runDrainTimers() {
+    let late = drains.filter { $0.deadline <= now }
+    drains.removeAll { $0.deadline <= now }
+    for drain in late {
+      Log.warning("\(drain.commands.count) aborted command(s) are still in a disk's hands; their ranges stay held")
+      drain.done()
+    }
+    if let next = drains.map(\.deadline).min() { scheduleTick(at: next) }
+  }
+
+  /// The connection is gone: so are its commands.
+  func abortAll(of connection: Connection) {
+    while connection.firstCommand >= 0 { abort(Int(connection.firstCommand)) }
+  }
+
+  /// A command that its disk has not finished by its deadline is answered with an error; what the disk still has in hand
+  /// stays quarantined until it comes back.
+  func runCommandDeadlines() {
+    guard configuration.ioDeadlineNs > 0, commands.count > 0 else { return }
+    var next = UInt64.max
+    for case let connection? in connections {
+      var current = connection.firstCommand
+      while current >= 0 {
+        let index = Int(current)
+        current = commands[index].pointee.next
+        guard commands[index].pointee.diskCount > 0 else { continue }
+        let deadline = commands[index].pointee.startedAt + configuration.ioDeadlineNs
+        if deadline <= now { giveUp(index, connection) } else { next = min(next, deadline) }
+      }
+    }
+    if next != .max { scheduleTick(at: next) }
+  }
+
+  private func giveUp(_ index: Int, _ connection: Connection) {
+    let command = commands[index]
+    Log.warning("LUN \(unit(of: index)?.number ?? 0): a disk request has taken longer than the I/O deadline")
+    let sense = configuration.deviceServer.sense(for: .hardware)
+    let bytes = sense.encode(
+      descriptorFormat: configuration.deviceServer.usesDescriptorSense(lun: command.pointee.lun, map: connection.units))
+    let response = BasicHeaderSegment.scsiResponse(
+      initiatorTaskTag: command.pointee.initiatorTaskTag, status: Status.checkCondition.rawValue,
+      residual: Residual(expected: UInt64(command.pointee.expected), actual: 0),
+      expDataSN: command.pointee.dataSN &+ command.pointee.r2tSN)
+    abort(index)
+    respond(connection, response, data: [UInt8(bytes.count >> 8), UInt8(bytes.count & 0xFF)] + bytes)
+  }
+}

@@ -1,0 +1,612 @@
+import Datamover
+import Glibc
+import ISCSI
+import Reactor
+import SCSI
+import Storage
+import Wire
+
+/// Data between initiators and disks, in pieces: a piece's buffer is filled by one side and emptied by the other, never
+/// copied.
+extension Shard {
+  /// Pieces of one read that may be under way at once.
+  static let readPiecesMax = 4
+
+  /// Starts a medium operation. `immediate` holds the command's immediate data.
+  @inline(__always)
+  func start(_ operation: MediumOperation, _ index: Int, _ immediate: Buffer?) {
+    let command = commands[index]
+    guard let port = ports[Int(command.pointee.port)] else { return }
+    command.pointee.operation = operation
+    switch operation.kind {
+    case .read:
+      if let immediate { pool.give(immediate) }
+      let bytes = operation.blocks << port.blockShift
+      command.pointee.plan = .streamIn
+      command.pointee.transferBytes = bytes
+      command.pointee.limit = command.pointee.isRead ? min(bytes, UInt64(command.pointee.expected)) : 0
+      if command.pointee.limit == 0 { return finish(index, .good, transferred: 0, actual: bytes) }
+      advanceRead(index)
+    case .write, .writeAndVerify, .compare:
+      let bytes = operation.dataOutBlocks << port.blockShift
+      let expected = command.pointee.isWrite ? UInt64(command.pointee.expected) : 0
+      command.pointee.plan = .streamOut
+      command.pointee.transferBytes = bytes
+      // Only whole blocks can be written: what is left of a short expectation is dropped.
+      command.pointee.limit = min(bytes, expected) >> port.blockShift << port.blockShift
+      startWrite(index, immediate)
+    case .compareRepeated, .compareAndWrite, .writeSame:
+      collect(index, byteCount: Int(operation.dataOutBlocks << port.blockShift), immediate)
+    case .verify, .writeZeroes, .prefetch, .flush, .lbaStatus:
+      if let immediate { pool.give(immediate) }
+      startSimple(index, operation)
+    }
+  }
+
+  // MARK: Pieces
+
+  /// A new piece at the end of the command's list; nil when the table is full.
+  private func appendPiece(_ index: Int, offset: UInt64, length: Int) -> Int? {
+    guard let number = pieces.take() else { return nil }
+    let piece = pieces[number]
+    let generation = piece.pointee.generation &+ 1
+    piece.pointee = Piece()
+    piece.pointee.generation = generation
+    piece.pointee.command = Int32(index)
+    piece.pointee.offset = offset
+    piece.pointee.length = UInt32(length)
+    let command = commands[index]
+    if command.pointee.lastPiece >= 0 {
+      pieces[Int(command.pointee.lastPiece)].pointee.next = Int32(number)
+    } else {
+      command.pointee.firstPiece = Int32(number)
+    }
+    command.pointee.lastPiece = Int32(number)
+    command.pointee.pieceCount += 1
+    return number
+  }
+
+  /// The piece that carries a command's one buffer and its disk requests, for plans that have a single one.
+  func carrier(_ index: Int, length: Int) -> Int? { appendPiece(index, offset: 0, length: length) }
+
+  /// Releases a piece: unlinked, its buffers back in the pool.
+  func freePiece(_ number: Int) {
+    let piece = pieces[number]
+    let command = commands[Int(piece.pointee.command)]
+    var previous: Int32 = -1
+    var current = command.pointee.firstPiece
+    while current >= 0, current != Int32(number) {
+      previous = current
+      current = pieces[Int(current)].pointee.next
+    }
+    if previous >= 0 {
+      pieces[Int(previous)].pointee.next = piece.pointee.next
+    } else {
+      command.pointee.firstPiece = piece.pointee.next
+    }
+    if command.pointee.lastPiece == Int32(number) { command.pointee.lastPiece = previous }
+    command.pointee.pieceCount -= 1
+    releasePiece(number)
+  }
+
+  private func releasePiece(_ number: Int) {
+    let piece = pieces[number]
+    if let buffer = piece.pointee.buffer { pool.give(buffer) }
+    if let second = piece.pointee.second { pool.give(second) }
+    piece.pointee.buffer = nil
+    piece.pointee.second = nil
+    piece.pointee.state = .free
+    piece.pointee.generation &+= 1
+    pieces.give(number)
+  }
+
+  /// Releases all pieces of a command.
+  func freePieces(_ index: Int) {
+    var current = commands[index].pointee.firstPiece
+    while current >= 0 {
+      let next = pieces[Int(current)].pointee.next
+      releasePiece(Int(current))
+      current = next
+    }
+    commands[index].pointee.firstPiece = -1
+    commands[index].pointee.lastPiece = -1
+    commands[index].pointee.pieceCount = 0
+  }
+
+  /// Gives the piece its buffer; false when it must wait for one.
+  private func equip(_ number: Int, bytes: Int) -> Bool {
+    if let buffer = pool.take(bytes) {
+      pieces[number].pointee.buffer = buffer
+      return true
+    }
+    pieces[number].pointee.state = .waiting
+    bufferWaiters.append((number, pieces[number].pointee.generation))
+    return false
+  }
+
+  /// The arena has space again: those who wait go on, in their order.
+  func retryBufferWaiters() {
+    pool.isShort = false
+    let waiters = bufferWaiters
+    bufferWaiters = []
+    for (position, waiter) in waiters.enumerated() {
+      let piece = pieces[waiter.piece]
+      guard piece.pointee.generation == waiter.generation, piece.pointee.state == .waiting else { continue }
+      let index = Int(piece.pointee.command)
+      guard let buffer = pool.take(bufferBytes(waiter.piece)) else {
+        bufferWaiters.append(contentsOf: waiters[position...])
+        return
+      }
+      piece.pointee.buffer = buffer
+      resumePiece(waiter.piece, index)
+    }
+  }
+
+  private func bufferBytes(_ number: Int) -> Int {
+    max(Int(pieces[number].pointee.length), Int(pieces[number].pointee.diskLength))
+  }
+
+  private func resumePiece(_ number: Int, _ index: Int) {
+    switch commands[index].pointee.plan {
+    case .streamIn: readPiece(number, index)
+    case .streamOut, .collect:
+      pieces[number].pointee.state = .collecting
+      advanceWrite(index)
+    case .simple, .none: resumeSimple(index)
+    }
+  }
+
+  // MARK: Medium to initiator
+
+  /// Starts as many pieces as may be under way.
+  private func advanceRead(_ index: Int) {
+    let command = commands[index]
+    let mask = UInt64(1) << ports[Int(command.pointee.port)]!.blockShift - 1
+    while command.pointee.issued < command.pointee.limit, command.pointee.pieceCount < Int32(Self.readPiecesMax) {
+      let length = min(UInt64(BufferPool.pieceBytes), command.pointee.limit - command.pointee.issued)
+      guard let number = appendPiece(index, offset: command.pointee.issued, length: Int(length)) else {
+        // The table is full: with pieces under way the next one's end continues, else the command must end.
+        if command.pointee.pieceCount == 0 { finish(index, .taskSetFull, transferred: 0, actual: 0) }
+        return
+      }
+      command.pointee.issued += length
+      pieces[number].pointee.diskLength = UInt32((length + mask) & ~mask)
+      if equip(number, bytes: bufferBytes(number)) { readPiece(number, index) } else { return }
+    }
+  }
+
+  @inline(__always)
+  private func readPiece(_ number: Int, _ index: Int) {
+    let piece = pieces[number]
+    submit(
+      number, .read, offset: diskOffset(index) + piece.pointee.offset, count: Int(piece.pointee.diskLength),
+      buffer: piece.pointee.buffer!)
+  }
+
+  /// Byte offset on the disk of a command's first block.
+  @inline(__always)
+  func diskOffset(_ index: Int) -> UInt64 {
+    let command = commands[index]
+    return command.pointee.operation.lba << ports[Int(command.pointee.port)]!.blockShift
+  }
+
+  /// Sends what is read, in order; the last run carries the status.
+  private func sendReady(_ index: Int) {
+    let command = commands[index]
+    guard let connection = connections[Int(command.pointee.connection)] else { return }
+    var current = command.pointee.firstPiece
+    while current >= 0, pieces[Int(current)].pointee.state == .sending { current = pieces[Int(current)].pointee.next }
+    while current >= 0, pieces[Int(current)].pointee.state == .ready {
+      let number = Int(current)
+      let piece = pieces[number]
+      current = piece.pointee.next
+      let length = Int(piece.pointee.length)
+      let isLast = piece.pointee.offset + UInt64(length) == command.pointee.limit
+      // A command of several pieces hears of each, to go on with the next and to end with the last.
+      let isOnly = isLast && piece.pointee.offset == 0
+      var header = BasicHeaderSegment.dataIn(initiatorTaskTag: command.pointee.initiatorTaskTag)
+      if isLast {
+        addStatus(
+          &header, connection,
+          Residual(expected: UInt64(command.pointee.expected), actual: command.pointee.transferBytes))
+      }
+      command.pointee.dataSN = connection.sender.enqueueRun(
+        header, payload: UnsafeRawPointer(piece.pointee.buffer!.base), count: length,
+        offset: UInt32(truncatingIfNeeded: piece.pointee.offset), dataSN: command.pointee.dataSN, isLast: isLast,
+        buffer: piece.pointee.buffer, notice: isOnly ? 0 : UInt32(number + 1))
+      // The buffer is the sender's now.
+      piece.pointee.buffer = nil
+      piece.pointee.state = .sending
+      command.pointee.completed += UInt64(length)
+      touch(connection)
+      if isOnly { return finishRead(index, connection) }
+    }
+  }
+
+  /// A piece of a larger read has gone out.
+  func sentPiece(_ number: Int) {
+    let piece = pieces[number]
+    guard piece.pointee.state == .sending else { return }
+    let index = Int(piece.pointee.command)
+    freePiece(number)
+    let command = commands[index]
+    if command.pointee.isAborted { return finishAborted(index) }
+    if command.pointee.hasFailed { return failIfQuiet(index) }
+    if command.pointee.completed == command.pointee.limit {
+      guard command.pointee.pieceCount == 0 else { return }
+      guard command.pointee.connection >= 0, let connection = connections[Int(command.pointee.connection)] else {
+        return free(index)
+      }
+      return finishRead(index, connection)
+    }
+    advanceRead(index)
+    sendReady(index)
+  }
+
+  // MARK: Initiator to medium
+
+  private func startWrite(_ index: Int, _ immediate: Buffer?) {
+    let command = commands[index]
+    guard command.pointee.limit > 0 else {
+      if let immediate { pool.give(immediate) }
+      return finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+    }
+    let length = Int(min(command.pointee.limit, UInt64(BufferPool.pieceBytes)))
+    guard let number = appendPiece(index, offset: 0, length: length) else {
+      if let immediate { pool.give(immediate) }
+      return finish(index, .taskSetFull, transferred: 0, actual: 0)
+    }
+    command.pointee.issued = UInt64(length)
+    let piece = pieces[number]
+    piece.pointee.state = .collecting
+    piece.pointee.received = min(command.pointee.unsolicited, UInt32(length))
+    piece.pointee.solicitedEnd = piece.pointee.received
+    if let immediate {
+      piece.pointee.buffer = immediate
+    } else if !equip(number, bytes: length) {
+      return
+    }
+    advanceWrite(index)
+  }
+
+  /// Collects `byteCount` bytes (at most a piece) from the initiator, then calls `collected`.
+  func collect(_ index: Int, byteCount: Int, _ immediate: Buffer?) {
+    let command = commands[index]
+    command.pointee.plan = .collect
+    command.pointee.transferBytes = UInt64(byteCount)
+    let expected = command.pointee.isWrite ? Int(command.pointee.expected) : 0
+    guard byteCount <= BufferPool.pieceBytes, expected >= byteCount else {
+      if let immediate { pool.give(immediate) }
+      // The initiator means to send less than the CDB speaks of: there is nothing whole to act on.
+      return fail(index, Sense(.illegalRequest, 0x2400))
+    }
+    command.pointee.limit = UInt64(byteCount)
+    startWrite(index, immediate)
+  }
+
+  /// Takes what is complete to the disk, and asks for more data.
+  func advanceWrite(_ index: Int) {
+    let command = commands[index]
+    guard !command.pointee.isAborted, !command.pointee.hasFailed,
+      let connection = connections[Int(command.pointee.connection)]
+    else { return }
+    var current = command.pointee.firstPiece
+    while current >= 0 {
+      let number = Int(current)
+      let piece = pieces[number]
+      current = piece.pointee.next
+      guard piece.pointee.state == .collecting else { continue }
+      if piece.pointee.received == piece.pointee.length {
+        // May end the command: nothing of it is touched after.
+        if command.pointee.plan == .collect { return collected(index, number) }
+        writePiece(number, index)
+        continue
+      }
+      if command.pointee.expectsUnsolicited { return }
+      if piece.pointee.received == piece.pointee.solicitedEnd { solicit(number, index, connection) }
+    }
+    while command.pointee.issued < command.pointee.limit, !command.pointee.expectsUnsolicited,
+      Int(command.pointee.outstandingR2T) < connection.parameters.maxOutstandingR2T,
+      command.pointee.pieceCount < Int32(Self.readPiecesMax)
+    {
+      let length = Int(min(UInt64(BufferPool.pieceBytes), command.pointee.limit - command.pointee.issued))
+      guard let number = appendPiece(index, offset: command.pointee.issued, length: length) else { return }
+      command.pointee.issued += UInt64(length)
+      pieces[number].pointee.state = .collecting
+      guard equip(number, bytes: length) else { return }
+      solicit(number, index, connection)
+    }
+  }
+
+  /// Sends an R2T for the next part of a piece.
+  private func solicit(_ number: Int, _ index: Int, _ connection: Connection) {
+    let command = commands[index]
+    let piece = pieces[number]
+    guard Int(command.pointee.outstandingR2T) < connection.parameters.maxOutstandingR2T else { return }
+    let length = min(piece.pointee.length - piece.pointee.received, UInt32(connection.parameters.maxBurstLength))
+    piece.pointee.solicitedEnd = piece.pointee.received + length
+    piece.pointee.expectedDataSN = 0
+    command.pointee.outstandingR2T += 1
+    var header = BasicHeaderSegment.readyToTransfer(
+      lun: command.pointee.lun, initiatorTaskTag: command.pointee.initiatorTaskTag,
+      targetTransferTag: piece.pointee.transferTag(index: number), r2tSN: command.pointee.r2tSN,
+      bufferOffset: UInt32(piece.pointee.offset) + piece.pointee.received, desiredLength: length)
+    header.statSN = connection.statSN  // not advanced (RFC 7143 §11.8.3)
+    command.pointee.r2tSN &+= 1
+    connection.sender.enqueue(header)
+    touch(connection)
+  }
+
+  @inline(__always)
+  private func writePiece(_ number: Int, _ index: Int) {
+    let piece = pieces[number]
+    let operation = commands[index].pointee.operation
+    let offset = diskOffset(index) + piece.pointee.offset
+    let count = Int(piece.pointee.length)
+    switch operation.kind {
+    case .compare:
+      readForComparison(number, index)
+    default:
+      let through = operation.forceUnitAccess || operation.kind == .writeAndVerify
+      submit(number, through ? .writeThrough : .write, offset: offset, count: count, buffer: piece.pointee.buffer!)
+    }
+  }
+
+  private func readForComparison(_ number: Int, _ index: Int) {
+    let piece = pieces[number]
+    guard let second = pool.take(Int(piece.pointee.length)) else {
+      return fail(number, index, Sense(.abortedCommand, 0x5500))  // SYSTEM RESOURCE FAILURE: try again
+    }
+    piece.pointee.second = second
+    piece.pointee.step = 1
+    submit(
+      number, .read, offset: diskOffset(index) + piece.pointee.offset, count: Int(piece.pointee.length), buffer: second)
+  }
+
+  private func fail(_ number: Int, _ index: Int, _ sense: Sense) {
+    freePiece(number)
+    note(index, sense)
+    failIfQuiet(index)
+  }
+
+  // MARK: Data-Out
+
+  /// Names the place of a Data-Out's data, if it belongs to anything (RFC 7143 §11.7).
+  func placeDataOut(_ connection: Connection, _ header: BasicHeaderSegment) {
+    connection.placement = .dropped
+    guard let (number, start) = pieceFor(connection, header) else { return connection.receiver.place(at: nil) }
+    let piece = pieces[number]
+    connection.placement = .piece(index: number, generation: piece.pointee.generation)
+    connection.receiver.place(at: piece.pointee.buffer!.base + Int(start))
+  }
+
+  /// The piece that a Data-Out fills, and where; nil if it is to be dropped. A violation closes the connection.
+  private func pieceFor(_ connection: Connection, _ header: BasicHeaderSegment) -> (Int, UInt32)? {
+    header.targetTransferTag == BasicHeaderSegment.reservedTag
+      ? unsolicitedPiece(connection, header) : solicitedPiece(connection, header)
+  }
+
+  private func solicitedPiece(_ connection: Connection, _ header: BasicHeaderSegment) -> (Int, UInt32)? {
+    let number = Int(header.targetTransferTag & 0xFFFF)
+    guard pieces.holds(number) else { return nil }
+    let piece = pieces[number]
+    guard piece.pointee.state == .collecting, piece.pointee.transferTag(index: number) == header.targetTransferTag
+    else { return nil }
+    let command = commands[Int(piece.pointee.command)]
+    // A late Data-Out of an aborted command finds another generation; one of another's is not for us to judge.
+    guard command.pointee.connection == Int32(connection.index), !command.pointee.isAborted,
+      command.pointee.initiatorTaskTag == header.initiatorTaskTag, piece.pointee.buffer != nil
+    else { return nil }
+    let offset = UInt32(piece.pointee.offset) + piece.pointee.received
+    guard header.dataSN == piece.pointee.expectedDataSN, header.bufferOffset == offset,
+      header.dataSegmentLength <= Int(piece.pointee.solicitedEnd - piece.pointee.received)
+    else {
+      violation(connection, Int(piece.pointee.command), "Data-Out out of sequence")
+      return nil
+    }
+    return (number, piece.pointee.received)
+  }
+
+  private func unsolicitedPiece(_ connection: Connection, _ header: BasicHeaderSegment) -> (Int, UInt32)? {
+    guard let index = command(of: connection, tag: header.initiatorTaskTag) else { return nil }
+    let command = commands[index]
+    guard !command.pointee.isAborted, command.pointee.firstPiece >= 0 else { return nil }
+    let number = Int(command.pointee.firstPiece)
+    let piece = pieces[number]
+    let end = Int(command.pointee.unsolicited) + header.dataSegmentLength
+    guard command.pointee.expectsUnsolicited, header.dataSN == command.pointee.unsolicitedDataSN,
+      header.bufferOffset == command.pointee.unsolicited, end <= connection.parameters.firstBurstLength,
+      end <= Int(command.pointee.expected)
+    else {
+      violation(connection, index, "unsolicited data out of sequence")
+      return nil
+    }
+    // Past what the command takes it is read and dropped; so it is while the piece still waits for its buffer.
+    guard piece.pointee.state == .collecting, piece.pointee.buffer != nil, end <= Int(piece.pointee.length),
+      piece.pointee.received == command.pointee.unsolicited
+    else { return nil }
+    return (number, command.pointee.unsolicited)
+  }
+
+  private func violation(_ connection: Connection, _ index: Int, _ reason: String) {
+    protocolError(connection, connection.receiver.header, reason)
+  }
+
+  /// The command of this connection with an initiator task tag.
+  func command(of connection: Connection, tag: UInt32) -> Int? {
+    var current = connection.firstCommand
+    while current >= 0 {
+      if commands[Int(current)].pointee.initiatorTaskTag == tag { return Int(current) }
+      current = commands[Int(current)].pointee.next
+    }
+    return nil
+  }
+
+  /// A Data-Out is complete.
+  func dataOut(_ connection: Connection, _ header: BasicHeaderSegment) {
+    let placement = connection.placement
+    connection.placement = .none
+    if case .piece(let number, let generation) = placement, pieces[number].pointee.generation == generation,
+      commands[Int(pieces[number].pointee.command)].pointee.isAborted
+    {
+      // Aborted while its data came in: now it can go.
+      return finishAborted(Int(pieces[number].pointee.command))
+    }
+    if header.targetTransferTag == BasicHeaderSegment.reservedTag {
+      if case .piece = placement { return unsolicitedDataOut(connection, header, isPlaced: true) }
+      return unsolicitedDataOut(connection, header, isPlaced: false)
+    }
+    guard case .piece(let number, let generation) = placement else {
+      // A PDU without data still has its F bit, but an R2T is only ended by its last byte.
+      return
+    }
+    let piece = pieces[number]
+    guard piece.pointee.generation == generation else { return }
+    let index = Int(piece.pointee.command)
+    piece.pointee.received += UInt32(header.dataSegmentLength)
+    piece.pointee.expectedDataSN &+= 1
+    let isComplete = piece.pointee.received == piece.pointee.solicitedEnd
+    guard header.isFinal == isComplete else { return violation(connection, index, "F bit where the R2T does not end") }
+    guard isComplete else { return }
+    commands[index].pointee.outstandingR2T -= 1
+    if commands[index].pointee.hasFailed { failIfQuiet(index) } else { advanceWrite(index) }
+  }
+
+  /// - Parameter isPlaced: the data went to the command's first piece; else it was dropped, and what the command needs of
+  ///   it will be solicited.
+  private func unsolicitedDataOut(_ connection: Connection, _ header: BasicHeaderSegment, isPlaced: Bool) {
+    guard connection.isOpen, !connection.closesAfterSend,
+      let index = command(of: connection, tag: header.initiatorTaskTag)
+    else { return }
+    let command = commands[index]
+    guard command.pointee.expectsUnsolicited else { return }
+    command.pointee.unsolicited += UInt32(header.dataSegmentLength)
+    command.pointee.unsolicitedDataSN &+= 1
+    if isPlaced, command.pointee.firstPiece >= 0 {
+      let piece = pieces[Int(command.pointee.firstPiece)]
+      piece.pointee.received += UInt32(header.dataSegmentLength)
+      piece.pointee.solicitedEnd = piece.pointee.received
+    }
+    if header.isFinal { command.pointee.expectsUnsolicited = false }
+    if command.pointee.hasFailed { failIfQuiet(index) } else { advanceWrite(index) }
+  }
+
+  // MARK: The disk
+
+  /// Gives a piece to the disk, unless its range is held: then it waits.
+  @inline(__always)
+  func submit(_ number: Int, _ operation: DiskOperation, offset: UInt64, count: Int, buffer: Buffer?) {
+    let index = Int(pieces[number].pointee.command)
+    let port = ports[Int(commands[index].pointee.port)]!
+    pieces[number].pointee.state = .disk
+    commands[index].pointee.diskCount += 1
+    if !port.export.holds.isEmpty, operation != .flush,
+      port.export.holds.conflicts(offset..<offset + UInt64(max(count, 1)), except: commands[index].pointee.hold)
+    {
+      return park(
+        ParkedRequest(
+          piece: number, generation: pieces[number].pointee.generation, operation: operation, offset: offset,
+          count: count, buffer: buffer))
+    }
+    port.queue.submit(
+      operation, offset: offset, count: count, base: buffer?.base, buffer: buffer?.registered,
+      token: Token(OperationCode.disk, index: UInt32(number), generation: pieces[number].pointee.generation))
+  }
+
+  func diskCompleted(_ token: Token, _ result: Int32) {
+    let number = Int(token.index)
+    let piece = pieces[number]
+    guard piece.pointee.generation & 0xFF_FFFF == token.generation, piece.pointee.state == .disk else { return }
+    let index = Int(piece.pointee.command)
+    let command = commands[index]
+    command.pointee.diskCount -= 1
+    if command.pointee.isAborted {
+      freePiece(number)
+      return finishAborted(index)
+    }
+    switch command.pointee.plan {
+    case .streamIn:
+      guard result == Int32(piece.pointee.diskLength) else { return diskFailed(number, index, result) }
+      piece.pointee.state = .ready
+      if command.pointee.hasFailed { return failIfQuiet(index) }
+      sendReady(index)
+    case .streamOut:
+      guard result == Int32(piece.pointee.length) else { return diskFailed(number, index, result) }
+      wrotePiece(number, index)
+    case .collect, .simple, .none:
+      piece.pointee.state = .ready
+      simpleCompleted(index, number, result)
+    }
+  }
+
+  private func wrotePiece(_ number: Int, _ index: Int) {
+    let command = commands[index]
+    let piece = pieces[number]
+    if let second = piece.pointee.second {
+      if command.pointee.operation.kind == .compare || command.pointee.operation.bytewise,
+        let difference = firstDifference(piece.pointee.buffer!.base, second.base, Int(piece.pointee.length))
+      {
+        let failure = MediumFailure.miscompare(offset: piece.pointee.offset + UInt64(difference))
+        return fail(number, index, configuration.deviceServer.sense(for: failure))
+      }
+    } else if command.pointee.operation.kind == .writeAndVerify {
+      return readForComparison(number, index)
+    }
+    command.pointee.completed += UInt64(piece.pointee.length)
+    freePiece(number)
+    if command.pointee.hasFailed { return failIfQuiet(index) }
+    if command.pointee.completed == command.pointee.limit {
+      return finish(index, .good, transferred: command.pointee.completed, actual: command.pointee.transferBytes)
+    }
+    advanceWrite(index)
+  }
+
+  /// A request to the disk failed, or moved less than it should.
+  private func diskFailed(_ number: Int, _ index: Int, _ result: Int32) {
+    let piece = pieces[number]
+    let command = commands[index]
+    let port = ports[Int(command.pointee.port)]!
+    if command.pointee.operation.forceUnitAccess, command.pointee.plan == .streamOut {
+      port.queue.noteStableResult(result < 0 ? result : -EIO)
+    }
+    // Less than asked for without an error: the disk ends here.
+    let lba = command.pointee.operation.lba + piece.pointee.offset >> port.blockShift
+    let failure = result < 0 ? Disk.failure(code: result, lba: lba) : .medium(lba: lba)
+    fail(number, index, configuration.deviceServer.sense(for: failure))
+  }
+
+  /// Remembers the first failure of a command; no new pieces are started.
+  func note(_ index: Int, _ sense: Sense) {
+    guard !commands[index].pointee.hasFailed else { return }
+    commands[index].pointee.hasFailed = true
+    commands[index].pointee.failure = sense
+  }
+
+  /// Answers a failed command once the disk and the sender have nothing of it.
+  func failIfQuiet(_ index: Int) {
+    let command = commands[index]
+    guard command.pointee.diskCount == 0 else { return }
+    var current = command.pointee.firstPiece
+    while current >= 0 {
+      if pieces[Int(current)].pointee.state == .sending { return }
+      current = pieces[Int(current)].pointee.next
+    }
+    guard !isReceivingInto(index) else { return }
+    fail(index, command.pointee.failure)
+  }
+
+  /// Whether a data segment of this command is being received right now.
+  func isReceivingInto(_ index: Int) -> Bool {
+    guard commands[index].pointee.connection >= 0,
+      let connection = connections[Int(commands[index].pointee.connection)],
+      case .piece(let number, let generation) = connection.placement
+    else { return false }
+    return pieces[number].pointee.generation == generation && Int(pieces[number].pointee.command) == index
+  }
+}
+
+/// Offset of the first byte in which two runs of `count` bytes differ; nil: none.
+func firstDifference(_ a: UnsafeMutableRawPointer, _ b: UnsafeMutableRawPointer, _ count: Int) -> Int? {
+  guard memcmp(a, b, count) != 0 else { return nil }
+  return (0..<count).first { a.load(fromByteOffset: $0, as: UInt8.self) != b.load(fromByteOffset: $0, as: UInt8.self) }
+}

@@ -1,0 +1,231 @@
+import CSystem
+import Datamover
+import Glibc
+import ISCSI
+import Reactor
+import SCSI
+import Storage
+
+/// A thread with its ring, its buffers and its connections. A connection, its commands and their data never leave it; what
+/// several shards must agree on (sessions, reservations, holds, unit attentions) lives in objects with locks of their own,
+/// and what must be done everywhere before somebody may be told travels as a message to every shard.
+///
+/// A turn of the loop: take a batch of completions, let each append what follows from it, then send once per connection.
+final class Shard {
+  static let ringEntries: UInt32 = 1024
+  static let receiveBufferCount = 64
+  static let receiveBufferBytes = 64 << 10
+  static let commandsMax = 65536
+  /// What a data segment must still lack for a receive of its own.
+  static let directReceiveBytes = 8192
+
+  let handle: ShardHandle
+  let context: ShardContext
+  let ring: Ring
+  let pool: BufferPool
+  let receives: ReceiveBuffers
+  let batches = SendBatches()
+  let local = LocalCompletions()
+  var configuration: ShardConfiguration
+  var map: ExportMap
+  var now: UInt64 = system_monotonic_ns()
+
+  var connections: [Connection?] = []
+  var freeConnections: [Int] = []
+  var connectionGeneration: UInt32 = 0
+  var commands = Slab<Command>(capacity: commandsMax, initial: Command())
+  var pieces = Slab<Piece>(capacity: commandsMax, initial: Piece())
+  /// By index; a port's place stays its own while commands use it.
+  var ports: [UnitPort?] = []
+  /// By LUN: index into `ports`, or -1.
+  var portOfLUN: [Int32] = []
+  var freeFileSlots: [UInt32]
+
+  /// Connections with something to send.
+  var dirty: [Connection] = []
+  /// Connections whose receive found no buffer.
+  var starved: [Connection] = []
+  /// Pieces that wait for the arena, in order.
+  var bufferWaiters: [(piece: Int, generation: UInt32)] = []
+  /// Disk requests that wait for a range to be free.
+  var parked: [ParkedRequest] = []
+  /// COMPARE AND WRITE commands that wait for their range.
+  var parkedCommands: [(command: Int, generation: UInt32)] = []
+  var mayUnpark = false
+  var quietWaiters: [QuietWaiter] = []
+  var drains: [Drain] = []
+  /// What a command that is not a plain read or write has to remember.
+  var cold: [Int: ColdState] = [:]
+  /// When timers are looked at next; nil: there are none.
+  var nextTick: UInt64?
+  var isStopping = false
+
+  /// Made on the thread that runs it.
+  init(handle: ShardHandle, context: ShardContext, configuration: ShardConfiguration, map: ExportMap) throws(RingError) {
+    self.handle = handle
+    self.context = context
+    self.configuration = configuration
+    self.map = map
+    ring = try Ring(entries: Self.ringEntries, completions: Self.ringEntries * 8)
+    ring.makeTables(files: 512, buffers: UInt32(min(max(context.arenaBytes / BufferPool.chunkBytes, 4), 16384)))
+    pool = BufferPool(ring: ring, bytes: context.arenaBytes)
+    receives = try ReceiveBuffers(
+      ring: ring, group: 0, count: Self.receiveBufferCount, byteCount: Self.receiveBufferBytes)
+    freeFileSlots = (0..<512).reversed()
+    adopt(map)
+  }
+
+  /// The loop; returns when the shard was stopped and nothing is left.
+  func run() {
+    let batch = UnsafeMutablePointer<Completion>.allocate(capacity: 512)
+    defer { batch.deallocate() }
+    ring.pollReadable(handle.inbox.descriptor, token: Token(OperationCode.inbox, index: 0, generation: 0))
+    while !(isStopping && connections.allSatisfy { $0 == nil }) {
+      if local.isEmpty { ring.submitAndWait(until: nextWake()) } else { ring.poll() }
+      now = system_monotonic_ns()
+      var taken = ring.takeCompletions(into: batch, limit: 512)
+      for i in 0..<taken { dispatch(batch[i]) }
+      repeat {
+        taken = local.take(into: batch, limit: 512, now: now)
+        for i in 0..<taken { dispatch(batch[i]) }
+      } while taken > 0
+      afterBatch()
+    }
+  }
+
+  private func nextWake() -> UInt64? {
+    var deadline = nextTick
+    if let local = local.nextDeadline { deadline = min(deadline ?? .max, local) }
+    return deadline
+  }
+
+  @inline(__always)
+  private func dispatch(_ completion: Completion) {
+    let token = completion.token
+    switch token.operation {
+    case OperationCode.receive: received(completion)
+    case OperationCode.disk: diskCompleted(token, completion.result)
+    case OperationCode.send: sent(token, completion.result)
+    case OperationCode.receiveDirect: receivedDirectly(completion)
+    case OperationCode.inbox: readInbox()
+    default: break
+    }
+  }
+
+  private func readInbox() {
+    ring.pollReadable(handle.inbox.descriptor, token: Token(OperationCode.inbox, index: 0, generation: 0))
+    for message in handle.inbox.take() {
+      switch message {
+      case .connection(let fd, let peer, let local): serve(fd: fd, peer: peer, local: local)
+      case .adopt(let map): adopt(map)
+      case .configure(let configuration): self.configuration = configuration
+      case .perform(let body): body(self)
+      }
+    }
+  }
+
+  /// What follows from a batch: retries, timers, and one message per connection.
+  private func afterBatch() {
+    if pool.isShort { retryBufferWaiters() }
+    if mayUnpark { unpark() }
+    if !quietWaiters.isEmpty { checkQuiet() }
+    if let tick = nextTick, tick <= now { runTimers() }
+    while let connection = dirty.popLast() {
+      connection.isDirty = false
+      flush(connection)
+    }
+    if !starved.isEmpty {
+      let retry = starved
+      starved = []
+      for connection in retry {
+        connection.isStarved = false
+        armReceive(connection)
+      }
+    }
+  }
+
+  /// Has the connection's queue sent at the end of this turn.
+  @inline(__always)
+  func touch(_ connection: Connection) {
+    guard !connection.isDirty else { return }
+    connection.isDirty = true
+    dirty.append(connection)
+  }
+
+  func flush(_ connection: Connection) {
+    guard connection.phase != .closing else { return }
+    connection.sender.flush(
+      ring: ring, batches: batches, expCmdSN: connection.window.expCmdSN.value,
+      maxCmdSN: connection.window.maxCmdSN.value)
+    if connection.closesAfterSend, connection.sender.isIdle { close(connection, connection.closeReason) }
+  }
+
+  /// The live connection that a token names.
+  @inline(__always)
+  func connection(_ token: Token) -> Connection? {
+    let index = Int(token.index)
+    guard index < connections.count, let connection = connections[index],
+      connection.generation & 0xFF_FFFF == token.generation
+    else { return nil }
+    return connection
+  }
+
+  // MARK: Exports
+
+  /// Takes a new snapshot: ports for what came, the end for what went.
+  func adopt(_ map: ExportMap) {
+    self.map = map
+    for index in ports.indices {
+      guard let port = ports[index], !port.isRemoved else { continue }
+      if !map.exports.contains(where: { $0 === port.export }) {
+        port.isRemoved = true
+        if Int(port.export.unit.number) < portOfLUN.count, portOfLUN[Int(port.export.unit.number)] == Int32(index) {
+          portOfLUN[Int(port.export.unit.number)] = -1
+        }
+        disposeIfUnused(index)
+      }
+    }
+    for export in map.exports where !ports.contains(where: { $0?.export === export }) { addPort(export) }
+    for case let connection? in connections where connection.phase == .fullFeature {
+      connection.units = visibleUnits(connection.result?.luns)
+    }
+  }
+
+  private func addPort(_ export: Export) {
+    let slot = freeFileSlots.popLast()
+    let queue = DiskQueue(disk: export.disk, ring: ring, local: local, slot: slot)
+    let port = UnitPort(export: export, queue: queue, slot: slot)
+    let index = ports.firstIndex { $0 == nil } ?? ports.count
+    if index == ports.count { ports.append(port) } else { ports[index] = port }
+    let number = Int(export.unit.number)
+    while portOfLUN.count <= number { portOfLUN.append(-1) }
+    portOfLUN[number] = Int32(index)
+  }
+
+  func disposeIfUnused(_ index: Int) {
+    guard let port = ports[index], port.isRemoved, port.commands == 0 else { return }
+    ports[index] = nil
+    if let slot = port.slot { freeFileSlots.append(slot) }
+  }
+
+  /// The units that an initiator with this mask sees (nil: all).
+  func visibleUnits(_ luns: Set<UInt16>?) -> LogicalUnitMap {
+    guard let luns else { return map.units }
+    return LogicalUnitMap(map.exports.map(\.unit).filter { luns.contains($0.number) })
+  }
+
+  /// REPORTED LUNS DATA HAS CHANGED was raised: tells the sessions that listen (RFC 7143 §11.9.1, event 0).
+  func announceUnitAttention(_ attention: UnitAttention, lun: UInt64) {
+    let sense = attention.sense.encode(descriptorFormat: false)
+    var data: [UInt8] = [UInt8(sense.count >> 8), UInt8(sense.count & 0xFF)]
+    data += sense
+    for case let connection? in connections {
+      guard connection.phase == .fullFeature, connection.hasHeard, connection.nexus != nil else { continue }
+      var header = BasicHeaderSegment.asyncMessage(.scsi, lun: lun)
+      header.statSN = connection.statSN
+      connection.statSN &+= 1
+      connection.sender.enqueue(header, data: data)
+      touch(connection)
+    }
+  }
+}

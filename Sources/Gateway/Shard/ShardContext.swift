@@ -1,0 +1,142 @@
+import Discovery
+import ISCSI
+import Reactor
+import SCSI
+import Synchronization
+
+/// What a shard is told from outside.
+enum ShardMessage: Sendable {
+  /// A connection to serve, already accepted and let in.
+  case connection(fd: Int32, peer: String, local: String)
+  case adopt(ExportMap)
+  case configure(ShardConfiguration)
+  /// Something to be done on the shard's thread.
+  case perform(@Sendable (Shard) -> Void)
+}
+
+/// Settings as the shards need them: an immutable snapshot.
+struct ShardConfiguration: Sendable {
+  var target: TargetConfiguration
+  var deviceServer: DeviceServer
+  var targetPortGroup: UInt16 = 1
+  var relativeTargetPort: UInt16 = 1
+  var sessionsMax: Int
+  var queueDepth: UInt32
+  var loginTimeoutNs: UInt64
+  /// 0: never.
+  var nopIntervalNs: UInt64
+  /// 0: none.
+  var ioDeadlineNs: UInt64
+}
+
+/// A shard as other threads see it.
+final class ShardHandle: Sendable {
+  let index: Int
+  let inbox = Inbox<ShardMessage>()
+  /// Connections it has or was given.
+  let load = Atomic<Int>(0)
+
+  init(index: Int) { self.index = index }
+
+  func post(_ message: ShardMessage) { inbox.post(message) }
+}
+
+/// What all shards share. Everything in it is immutable or locked, and none of it is on the warm path.
+final class ShardContext: Sendable {
+  let handles: [ShardHandle]
+  let sessions = SessionTable()
+  let registry: NexusRegistry
+  /// The most that a shard's arena may take, in bytes.
+  let arenaBytes: Int
+
+  init(shards: Int, registry: NexusRegistry, arenaBytes: Int) {
+    handles = (0..<shards).map(ShardHandle.init)
+    self.registry = registry
+    self.arenaBytes = arenaBytes
+  }
+
+  /// Runs `body` on every shard, then `done` on shard `origin`. `body` calls what it is given when it has finished.
+  func onEveryShard(
+    origin: Int, _ body: @escaping @Sendable (Shard, @escaping @Sendable () -> Void) -> Void,
+    then done: @escaping @Sendable (Shard) -> Void
+  ) {
+    let missing = Countdown(handles.count)
+    let home = handles[origin]
+    for handle in handles {
+      handle.post(
+        .perform { shard in
+          body(shard) { if missing.isLast() { home.post(.perform(done)) } }
+        })
+    }
+  }
+}
+
+/// Tells the last of several apart.
+final class Countdown: Sendable {
+  private let left: Atomic<Int>
+
+  init(_ count: Int) { left = Atomic(count) }
+
+  func isLast() -> Bool { left.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 }
+}
+
+/// The sessions of the target, over all shards: who holds which TSIH, and which session a login reinstates.
+final class SessionTable: Sendable {
+  /// What makes two logins the same session (RFC 7143 §6.3.5).
+  struct Key: Hashable, Sendable {
+    var initiatorName: String
+    var isid: UInt64
+    var portalGroupTag: UInt16
+  }
+
+  struct Entry: Sendable {
+    var key: Key?
+    var tsih: UInt16
+    var shard: Int
+    var connection: Int
+    var generation: UInt32
+  }
+
+  enum Claim: Sendable {
+    case granted(tsih: UInt16)
+    /// This session must end first.
+    case occupied(Entry)
+    case full
+  }
+
+  private struct State {
+    var entries: [UInt16: Entry] = [:]
+    var byKey: [Key: UInt16] = [:]
+    var nextTSIH: UInt16 = 1
+  }
+
+  private let state = Mutex(State())
+
+  var count: Int { state.withLock { $0.entries.count } }
+
+  /// The session of this TSIH.
+  func entry(tsih: UInt16) -> Entry? { state.withLock { $0.entries[tsih] } }
+
+  /// Takes a TSIH for a session. A discovery session has no key: any number of them may exist.
+  func claim(_ key: Key?, shard: Int, connection: Int, generation: UInt32, sessionsMax: Int) -> Claim {
+    state.withLock { state in
+      if let key, let tsih = state.byKey[key], let entry = state.entries[tsih] { return .occupied(entry) }
+      guard state.entries.count < min(sessionsMax, 65000) else { return .full }
+      // 0 is not a TSIH (RFC 7143 §11.12.6).
+      while state.nextTSIH == 0 || state.entries[state.nextTSIH] != nil { state.nextTSIH &+= 1 }
+      let tsih = state.nextTSIH
+      state.nextTSIH &+= 1
+      state.entries[tsih] = Entry(
+        key: key, tsih: tsih, shard: shard, connection: connection, generation: generation)
+      if let key { state.byKey[key] = tsih }
+      return .granted(tsih: tsih)
+    }
+  }
+
+  func release(tsih: UInt16) {
+    state.withLock { state in
+      guard let entry = state.entries.removeValue(forKey: tsih) else { return }
+      if let key = entry.key, state.byKey[key] == tsih { state.byKey[key] = nil }
+    }
+  }
+}

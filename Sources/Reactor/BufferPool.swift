@@ -1,0 +1,185 @@
+import Glibc
+
+/// A piece of the arena: page-aligned memory that io_uring may have registered. It has one owner at any time, who gives it
+/// back to the pool it came from exactly once.
+public struct Buffer {
+  public let base: UnsafeMutableRawPointer
+  /// Bytes that fit.
+  public let capacity: Int
+  /// Where it lies in the arena.
+  @usableFromInline let chunk: UInt16
+  /// The fixed-buffer slot of its chunk; nil where the kernel did not register it.
+  public let registered: UInt16?
+
+  @usableFromInline
+  init(base: UnsafeMutableRawPointer, capacity: Int, chunk: UInt16, registered: UInt16?) {
+    self.base = base
+    self.capacity = capacity
+    self.chunk = chunk
+    self.registered = registered
+  }
+}
+
+/// One thread's arena: address space reserved at the start, cut into chunks of 1 MiB that are populated and registered with
+/// the ring when load asks for them and given back when it goes, so that an idle gateway is small. A chunk serves one size
+/// class at a time.
+///
+/// Invariants: chunks in use + chunks free = chunks in the arena; a chunk's `used` = its slots out; every free slot of a
+/// chunk in use is on its list.
+public final class BufferPool {
+  public static let chunkBytes = 1 << 20
+  /// Slot sizes, in bytes. A transfer larger than the last moves in pieces of it.
+  public static let classes = [4096, 16384, 65536, 262_144]
+  public static let pieceBytes = 262_144
+
+  struct Chunk {
+    var slotBytes = 0
+    var used = 0
+    /// The first free slot's offset + 1, the next one's stored in the slot; 0: none.
+    var firstFree = 0
+    var isRegistered = false
+    /// Neighbours in its class's list of chunks with free slots; -1: none.
+    var next: Int32 = -1
+    var previous: Int32 = -1
+  }
+
+  private let ring: Ring
+  private let arena: UnsafeMutableRawPointer
+  private let chunks: UnsafeMutablePointer<Chunk>
+  private let chunkCount: Int
+  private var freeChunks: [UInt16]
+  /// By class: the first chunk with a free slot, or -1.
+  private let open: UnsafeMutablePointer<Int32>
+  /// Bytes handed out now.
+  public private(set) var bytesInUse = 0
+  /// Set when `take` had nothing; the owner resets it when it has retried those who wait.
+  public var isShort = false
+
+  /// - Parameter bytes: the most that the arena may ever take, rounded down to chunks; at least 4 MiB.
+  public init(ring: Ring, bytes: Int) {
+    self.ring = ring
+    chunkCount = min(max(bytes / Self.chunkBytes, 4), Int(UInt16.max))
+    let length = chunkCount * Self.chunkBytes
+    guard
+      let base = mmap(
+        nil, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+      base != MAP_FAILED
+    else { fatalError("cannot reserve \(length) bytes of address space for the arena") }
+    arena = base
+    chunks = .allocate(capacity: chunkCount)
+    chunks.initialize(repeating: Chunk(), count: chunkCount)
+    freeChunks = (0..<UInt16(chunkCount)).reversed()
+    open = .allocate(capacity: Self.classes.count)
+    open.initialize(repeating: -1, count: Self.classes.count)
+  }
+
+  deinit {
+    munmap(arena, chunkCount * Self.chunkBytes)
+    chunks.deallocate()
+    open.deallocate()
+  }
+
+  /// Bytes of chunks that are populated now.
+  public var bytesPopulated: Int { (chunkCount - freeChunks.count) * Self.chunkBytes }
+
+  /// The class for `bytes`, by comparison rather than look-up: four classes.
+  @inline(__always)
+  private func classIndex(_ bytes: Int) -> Int {
+    bytes <= 4096 ? 0 : bytes <= 16384 ? 1 : bytes <= 65536 ? 2 : 3
+  }
+
+  /// A buffer of at least `bytes` (at most `pieceBytes`), or nil when the arena is full.
+  public func take(_ bytes: Int) -> Buffer? {
+    precondition(bytes <= Self.pieceBytes)
+    let index = classIndex(bytes)
+    if open[index] < 0, !openChunk(index) {
+      isShort = true
+      return nil
+    }
+    let number = Int(open[index])
+    let chunk = chunks + number
+    let offset = chunk.pointee.firstFree - 1
+    let base = arena + number * Self.chunkBytes + offset
+    chunk.pointee.firstFree = base.load(as: Int.self)
+    chunk.pointee.used += 1
+    if chunk.pointee.firstFree == 0 { unlink(number, index) }
+    bytesInUse += chunk.pointee.slotBytes
+    return Buffer(
+      base: base, capacity: chunk.pointee.slotBytes, chunk: UInt16(number),
+      registered: chunk.pointee.isRegistered ? UInt16(number) : nil)
+  }
+
+  /// Takes `buffer` back.
+  public func give(_ buffer: Buffer) {
+    let number = Int(buffer.chunk)
+    let chunk = chunks + number
+    let offset = buffer.base - (arena + number * Self.chunkBytes)
+    precondition(chunk.pointee.used > 0 && offset >= 0 && offset < Self.chunkBytes, "not a buffer of this pool")
+    #if DEBUG
+      // Poison: whoever still reads it sees that it is not theirs.
+      memset(buffer.base, 0xDB, buffer.capacity)
+    #endif
+    let index = classIndex(chunk.pointee.slotBytes)
+    let wasFull = chunk.pointee.firstFree == 0
+    buffer.base.storeBytes(of: chunk.pointee.firstFree, as: Int.self)
+    chunk.pointee.firstFree = offset + 1
+    chunk.pointee.used -= 1
+    bytesInUse -= chunk.pointee.slotBytes
+    if wasFull { link(number, index) }
+    // One empty chunk a class is kept, so that a load at a chunk's edge does not populate and release it each time.
+    if chunk.pointee.used == 0, chunk.pointee.next >= 0 || chunk.pointee.previous >= 0 { closeChunk(number, index) }
+  }
+
+  /// Releases chunks that nobody uses: for a gateway that has become idle.
+  public func shrink() {
+    for index in Self.classes.indices {
+      var number = open[index]
+      while number >= 0 {
+        let next = chunks[Int(number)].next
+        if chunks[Int(number)].used == 0 { closeChunk(Int(number), index) }
+        number = next
+      }
+    }
+  }
+
+  private func openChunk(_ index: Int) -> Bool {
+    guard let number = freeChunks.popLast() else { return false }
+    let base = arena + Int(number) * Self.chunkBytes
+    let slotBytes = Self.classes[index]
+    var chunk = Chunk(slotBytes: slotBytes)
+    // The list in address order: the first slot first.
+    var offset = Self.chunkBytes - slotBytes
+    while offset >= 0 {
+      (base + offset).storeBytes(of: chunk.firstFree, as: Int.self)
+      chunk.firstFree = offset + 1
+      offset -= slotBytes
+    }
+    chunk.isRegistered = ring.setBuffer(base, count: Self.chunkBytes, slot: UInt32(number))
+    chunks[Int(number)] = chunk
+    link(Int(number), index)
+    return true
+  }
+
+  private func closeChunk(_ number: Int, _ index: Int) {
+    unlink(number, index)
+    if chunks[number].isRegistered { _ = ring.setBuffer(nil, count: 0, slot: UInt32(number)) }
+    madvise(arena + number * Self.chunkBytes, Self.chunkBytes, MADV_DONTNEED)
+    chunks[number] = Chunk()
+    freeChunks.append(UInt16(number))
+  }
+
+  private func link(_ number: Int, _ index: Int) {
+    chunks[number].next = open[index]
+    chunks[number].previous = -1
+    if open[index] >= 0 { chunks[Int(open[index])].previous = Int32(number) }
+    open[index] = Int32(number)
+  }
+
+  private func unlink(_ number: Int, _ index: Int) {
+    let chunk = chunks[number]
+    if chunk.previous >= 0 { chunks[Int(chunk.previous)].next = chunk.next } else { open[index] = chunk.next }
+    if chunk.next >= 0 { chunks[Int(chunk.next)].previous = chunk.previous }
+    chunks[number].next = -1
+    chunks[number].previous = -1
+  }
+}

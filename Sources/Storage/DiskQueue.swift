@@ -1,0 +1,196 @@
+import CSystem
+import Glibc
+import Reactor
+
+/// Completions that come from this thread rather than from the ring: of memory and null disks, and of faults.
+public final class LocalCompletions {
+  private var ready: UnsafeMutablePointer<Completion>
+  private var capacity = 1024
+  private var count = 0
+  private var delayed: [(deadline: UInt64, completion: Completion)] = []
+
+  public init() { ready = .allocate(capacity: capacity) }
+
+  deinit { ready.deallocate() }
+
+  @inline(__always)
+  func append(_ token: Token, _ result: Int32) {
+    if count == capacity { grow() }
+    ready[count] = Completion(token: token, result: result, flags: 0)
+    count += 1
+  }
+
+  func append(_ token: Token, _ result: Int32, at deadline: UInt64) {
+    delayed.append((deadline, Completion(token: token, result: result, flags: 0)))
+  }
+
+  private func grow() {
+    let larger = UnsafeMutablePointer<Completion>.allocate(capacity: capacity * 2)
+    larger.update(from: ready, count: count)
+    ready.deallocate()
+    ready = larger
+    capacity *= 2
+  }
+
+  public var isEmpty: Bool { count == 0 }
+
+  /// When the next delayed completion is due (monotonic nanoseconds).
+  public var nextDeadline: UInt64? { delayed.map(\.deadline).min() }
+
+  /// Copies what is ready (up to `limit`) to `into`; what is due joins it first.
+  public func take(into: UnsafeMutablePointer<Completion>, limit: Int, now: UInt64) -> Int {
+    if !delayed.isEmpty {
+      for entry in delayed where entry.deadline <= now { append(entry.completion.token, entry.completion.result) }
+      delayed.removeAll { $0.deadline <= now }
+    }
+    let taken = min(count, limit)
+    into.update(from: ready, count: taken)
+    if taken < count { memmove(ready, ready + taken, (count - taken) * MemoryLayout<Completion>.stride) }
+    count -= taken
+    return taken
+  }
+}
+
+/// A disk as one thread reaches it.
+public final class DiskQueue {
+  public let disk: Disk
+  private let ring: Ring
+  private let local: LocalCompletions
+  /// Fixed-file slot, or the plain descriptor.
+  private let file: Int32
+  private let isFixed: Bool
+  private let slot: UInt32?
+
+  /// - Parameter slot: a free slot of the ring's fixed-file table, or nil.
+  public init(disk: Disk, ring: Ring, local: LocalCompletions, slot: UInt32?) {
+    self.disk = disk
+    self.ring = ring
+    self.local = local
+    if let fd = disk.descriptor, let slot, ring.setFile(fd, slot: slot) {
+      self.slot = slot
+      file = Int32(slot)
+      isFixed = true
+    } else {
+      self.slot = nil
+      file = disk.descriptor ?? -1
+      isFixed = false
+    }
+  }
+
+  deinit {
+    if let slot { _ = ring.setFile(-1, slot: slot) }
+  }
+
+  /// Starts a request; its completion carries `token` and the byte count (0 for those that move none), or a negative errno.
+  /// - Parameters:
+  ///   - offset: byte offset on the disk.
+  ///   - base: memory to read into or write from; not used by requests that move no data.
+  ///   - buffer: the fixed-buffer slot that `base` lies in.
+  @inline(__always)
+  public func submit(
+    _ operation: DiskOperation, offset: UInt64, count: Int, base: UnsafeMutableRawPointer?, buffer: UInt16?,
+    token: Token
+  ) {
+    if let faults = disk.faults, inject(faults, operation, offset: offset, count: count, base: base, token: token) {
+      return
+    }
+    switch disk.backend {
+    case .file:
+      submitToRing(operation, offset: offset, count: count, base: base, buffer: buffer, token: token)
+    case .memory(let memory):
+      Self.perform(operation, memory + Int(offset), count, base)
+      local.append(token, Self.moves(operation) ? Int32(count) : 0)
+    case .null:
+      if operation == .read { memset(base, 0, count) }
+      local.append(token, Self.moves(operation) ? Int32(count) : 0)
+    }
+  }
+
+  private static func moves(_ operation: DiskOperation) -> Bool {
+    switch operation {
+    case .read, .write, .writeThrough: true
+    case .flush, .deallocate, .zero: false
+    }
+  }
+
+  private func submitToRing(
+    _ operation: DiskOperation, offset: UInt64, count: Int, base: UnsafeMutableRawPointer?, buffer: UInt16?,
+    token: Token
+  ) {
+    switch operation {
+    case .read:
+      ring.readFile(file, fixed: isFixed, into: base!, count: count, offset: offset, buffer: buffer, token: token)
+    case .write, .writeThrough:
+      if operation == .writeThrough, !disk.mayClaimStable { return local.append(token, -ENOTRECOVERABLE) }
+      ring.writeFile(
+        file, fixed: isFixed, from: base!, count: count, offset: offset, buffer: buffer,
+        writeFlags: operation == .writeThrough ? system_rwf_dsync : 0, token: token)
+    case .flush:
+      if !disk.mayClaimStable { return local.append(token, -ENOTRECOVERABLE) }
+      ring.flushFile(file, fixed: isFixed, token: token)
+    case .deallocate:
+      ring.allocateFile(
+        file, fixed: isFixed, mode: system_falloc_deallocate, offset: offset, count: UInt64(count), token: token)
+    case .zero:
+      ring.allocateFile(
+        file, fixed: isFixed, mode: system_falloc_zero, offset: offset, count: UInt64(count), token: token)
+    }
+  }
+
+  /// Call with the result of every flush and write-through, so that a failure is never followed by a silent success.
+  public func noteStableResult(_ result: Int32) {
+    if result < 0, result != -ECANCELED, result != -EINVAL { disk.noteLostWrites() }
+  }
+
+  private static func perform(
+    _ operation: DiskOperation, _ memory: UnsafeMutableRawPointer, _ count: Int, _ base: UnsafeMutableRawPointer?
+  ) {
+    switch operation {
+    case .read: memcpy(base!, memory, count)
+    case .write, .writeThrough: memcpy(memory, base!, count)
+    case .flush: break
+    case .deallocate, .zero: clear(memory, count)
+    }
+  }
+
+  /// Zeroes memory, giving whole pages back to the system.
+  private static func clear(_ memory: UnsafeMutableRawPointer, _ count: Int) {
+    let start = UInt(bitPattern: memory)
+    let first = (start + 4095) & ~4095
+    let last = (start + UInt(count)) & ~4095
+    guard last > first else {
+      memset(memory, 0, count)
+      return
+    }
+    memset(memory, 0, Int(first - start))
+    madvise(memory + Int(first - start), Int(last - first), MADV_DONTNEED)
+    memset(memory + Int(last - start), 0, Int(start + UInt(count) - last))
+  }
+
+  /// Applies the fault rules to a memory disk; true if the request has been dealt with.
+  private func inject(
+    _ faults: FaultRules, _ operation: DiskOperation, offset: UInt64, count: Int, base: UnsafeMutableRawPointer?,
+    token: Token
+  ) -> Bool {
+    if faults.isGone {
+      local.append(token, -ENODEV)
+      return true
+    }
+    if operation == .flush {
+      guard faults.failsFlush else { return false }
+      local.append(token, -EIO)
+      return true
+    }
+    switch faults.effect(offset: offset, count: UInt64(count)) {
+    case nil: return false
+    case .medium: local.append(token, -EIO)
+    case .hang: local.append(token, 0, at: .max)
+    case .slow(let milliseconds):
+      guard case .memory(let memory) = disk.backend else { return false }
+      Self.perform(operation, memory + Int(offset), count, base)
+      let deadline = system_monotonic_ns() + UInt64(milliseconds) * 1_000_000
+      local.append(token, Self.moves(operation) ? Int32(count) : 0, at: deadline)
+    }
+    return true
+  }
+}

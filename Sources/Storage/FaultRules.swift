@@ -1,0 +1,69 @@
+/// Faults of a disk made for tests, by block: `medium=LBA+COUNT`, `hang=LBA+COUNT`, `slow=LBA+COUNT:MS`, `gone`,
+/// `flush-error`, joined by commas. Blocks are 512 bytes.
+public struct FaultRules: Equatable, Sendable {
+  public enum Effect: Equatable, Sendable {
+    /// EIO.
+    case medium
+    /// No completion, ever.
+    case hang
+    /// Completes this much later.
+    case slow(milliseconds: UInt32)
+  }
+
+  struct Rule: Equatable, Sendable {
+    var bytes: Range<UInt64>
+    var effect: Effect
+  }
+
+  var rules: [Rule] = []
+  /// Every request fails with ENODEV.
+  var isGone = false
+  /// Every flush fails with EIO.
+  var failsFlush = false
+
+  /// Every request takes this long.
+  public static func slow(milliseconds: UInt32) -> FaultRules {
+    var faults = FaultRules()
+    faults.rules = [Rule(bytes: 0..<UInt64.max, effect: .slow(milliseconds: milliseconds))]
+    return faults
+  }
+
+  private init() {}
+
+  /// Reads the form above; nil if any part is not of it.
+  public init?(_ text: String) {
+    for part in text.split(separator: ",") {
+      if part == "gone" {
+        isGone = true
+      } else if part == "flush-error" {
+        failsFlush = true
+      } else {
+        guard let rule = Self.rule(part) else { return nil }
+        rules.append(rule)
+      }
+    }
+  }
+
+  private static func rule(_ text: Substring) -> Rule? {
+    let sides = text.split(separator: "=", maxSplits: 1)
+    guard sides.count == 2 else { return nil }
+    let numbers = sides[1].split { $0 == "+" || $0 == ":" }.map { UInt64($0) }
+    guard numbers.count >= 2, let lba = numbers[0], let count = numbers[1], lba < 1 << 48, count < 1 << 48 else {
+      return nil
+    }
+    let bytes = lba * 512..<(lba + count) * 512
+    switch (sides[0], numbers.count) {
+    case ("medium", 2): return Rule(bytes: bytes, effect: .medium)
+    case ("hang", 2): return Rule(bytes: bytes, effect: .hang)
+    case ("slow", 3):
+      guard let value = numbers[2], let milliseconds = UInt32(exactly: value) else { return nil }
+      return Rule(bytes: bytes, effect: .slow(milliseconds: milliseconds))
+    default: return nil
+    }
+  }
+
+  /// What happens to a request for these bytes.
+  func effect(offset: UInt64, count: UInt64) -> Effect? {
+    rules.first { $0.bytes.lowerBound < offset + max(count, 1) && offset < $0.bytes.upperBound }?.effect
+  }
+}

@@ -1,0 +1,112 @@
+import CSystem
+import Glibc
+import Wire
+
+/// What the end of a disk says.
+public enum LabelFinding: Equatable, Sendable {
+  /// No label.
+  case none
+  case label(Label)
+  /// Something of ours that cannot be read: never treated as blank.
+  case unreadable(String)
+}
+
+/// Reading and writing records by plain system calls, from control threads only: labels when a disk comes, adoption, and
+/// reservations at start. (Reservations under load are written through the shard's ring.)
+public enum LabelStore {
+  /// The label of the disk open as `fd`, `diskBytes` long.
+  public static func readLabel(fd: Int32, diskBytes: UInt64) -> LabelFinding {
+    guard diskBytes >= LabelArea.diskBytesMin else { return .none }
+    do throws(RecordError) {
+      let record = try read(.label, fd: fd, diskBytes: diskBytes, disk: nil).record
+      guard let label = Label(decoding: record.payload), label.disk == record.disk else { throw .damaged }
+      guard label.diskBytes / LabelArea.alignment == diskBytes / LabelArea.alignment else { throw .misplaced }
+      return .label(label)
+    } catch {
+      switch error {
+      case .absent: return .none
+      case .damaged: return .unreadable("its label is damaged in both copies")
+      case .misplaced: return .unreadable("its label was written for another size or disk")
+      case .unknownVersion(let version): return .unreadable("its label has format version \(version), newer than this program")
+      }
+    }
+  }
+
+  /// The newest valid record of a kind, and the slot that the next write goes to.
+  public static func read(
+    _ kind: LabelArea.Kind, fd: Int32, diskBytes: UInt64, disk: UUID?
+  ) throws(RecordError) -> (record: Record, nextSlot: Int) {
+    let slots = (0...1).map { slot in
+      readBytes(fd: fd, offset: LabelArea.offset(of: kind, slot: slot, diskBytes: diskBytes), count: Int(kind.slotBytes))
+        ?? []
+    }
+    return try Record.newest(slots, kind: kind, disk: disk)
+  }
+
+  /// Writes a record to a slot and waits until it is on stable storage. Returns 0 or a negative errno.
+  public static func write(_ record: Record, slot: Int, fd: Int32, diskBytes: UInt64) -> Int32 {
+    writeBytes(
+      record.encode(), fd: fd, offset: LabelArea.offset(of: record.kind, slot: slot, diskBytes: diskBytes))
+  }
+
+  /// Writes `label` to both slots of a disk that has none, and clears the reservations of whoever had it before.
+  public static func initialize(_ label: Label, fd: Int32) -> Int32 {
+    let zeroes = [UInt8](repeating: 0, count: Int(LabelArea.alignment))
+    for slot in 0...1 {
+      let code = writeBytes(
+        zeroes, fd: fd, offset: LabelArea.offset(of: .reservations, slot: slot, diskBytes: label.diskBytes))
+      guard code == 0 else { return code }
+    }
+    for slot in 0...1 {
+      let record = Record(kind: .label, sequence: UInt64(slot + 1), disk: label.disk, payload: label.encode())
+      let code = write(record, slot: slot, fd: fd, diskBytes: label.diskBytes)
+      guard code == 0 else { return code }
+    }
+    return 0
+  }
+
+  /// Takes the label off: both slots are zeroed. Returns 0 or a negative errno.
+  public static func erase(fd: Int32, diskBytes: UInt64) -> Int32 {
+    let zeroes = [UInt8](repeating: 0, count: Int(LabelArea.alignment))
+    for slot in 0...1 {
+      let code = writeBytes(zeroes, fd: fd, offset: LabelArea.offset(of: .label, slot: slot, diskBytes: diskBytes))
+      guard code == 0 else { return code }
+    }
+    return 0
+  }
+
+  /// `count` bytes at `offset`, or nil on an error or a short read. Aligned inside, for O_DIRECT.
+  static func readBytes(fd: Int32, offset: UInt64, count: Int) -> [UInt8]? {
+    withAligned(count) { memory in
+      var done = 0
+      while done < count {
+        let got = pread(fd, memory + done, count - done, off_t(offset) + off_t(done))
+        if got < 0, errno == EINTR { continue }
+        guard got > 0 else { return nil }
+        done += got
+      }
+      return Array(UnsafeRawBufferPointer(start: memory, count: count))
+    }
+  }
+
+  /// Writes all of `bytes` (a multiple of the alignment) and flushes the disk. Returns 0 or a negative errno.
+  static func writeBytes(_ bytes: [UInt8], fd: Int32, offset: UInt64) -> Int32 {
+    withAligned(bytes.count) { memory in
+      bytes.withUnsafeBytes { memory.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+      var done = 0
+      while done < bytes.count {
+        let wrote = pwrite(fd, memory + done, bytes.count - done, off_t(offset) + off_t(done))
+        if wrote < 0, errno == EINTR { continue }
+        guard wrote > 0 else { return wrote < 0 ? -errno : -EIO }
+        done += wrote
+      }
+      return fdatasync(fd) == 0 ? 0 : -errno
+    }
+  }
+
+  private static func withAligned<Result>(_ count: Int, _ body: (UnsafeMutableRawPointer) -> Result) -> Result {
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1), alignment: Int(LabelArea.alignment))
+    defer { memory.deallocate() }
+    return body(memory)
+  }
+}
