@@ -18,7 +18,9 @@ extension DeviceServer {
   }
 
   private func performOther(_ row: CommandRow, _ command: Command) -> Disposition {
-    if row.flags.contains(.thinOnly), !command.unit.traits.isThin { return .checkCondition(.invalidCommandOperationCode) }
+    if row.flags.contains(.thinOnly), !command.unit.traits.isThin {
+      return .checkCondition(.invalidCommandOperationCode)
+    }
     let cdb = command.cdb
     switch row.handler {
     case .read, .write: return transfer(row.handler == .read ? .read : .write, row.fields, command)

@@ -3,16 +3,18 @@ extension CommandTable {
   private static let writes: CommandRow.Flags = [.needsMedium, .changesMedium]
 
   /// The rows of SBC-4. Bits in byte 1: DPO 10h, FUA 08h.
-  static let blocks: [CommandRow] = transfers + verifying + whole + [
-    CommandRow(
-      "UNMAP", [0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], .unmap, persistent: .writing,
-      [.needsMedium, .changesMedium, .thinOnly]),
-    CommandRow(
-      "GET LBA STATUS", [0x9E, 0x12] + full(12) + [0, 0], .lbaStatus, serviceAction: 0x12, persistent: .reading, reads),
-    CommandRow(
-      "COMPARE AND WRITE", [0x89, 0x18] + full(8) + [0, 0, 0, 0xFF, 0, 0], .compareAndWrite, persistent: .writing,
-      writes),
-  ]
+  static let blocks: [CommandRow] =
+    transfers + verifying + whole + [
+      CommandRow(
+        "UNMAP", [0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], .unmap, persistent: .writing,
+        [.needsMedium, .changesMedium, .thinOnly]),
+      CommandRow(
+        "GET LBA STATUS", [0x9E, 0x12] + full(12) + [0, 0], .lbaStatus, serviceAction: 0x12, persistent: .reading, reads
+      ),
+      CommandRow(
+        "COMPARE AND WRITE", [0x89, 0x18] + full(8) + [0, 0, 0, 0xFF, 0, 0], .compareAndWrite, persistent: .writing,
+        writes),
+    ]
 
   private static let transfers: [CommandRow] = [
     CommandRow("READ(6)", [0x08, 0x1F, 0xFF, 0xFF, 0xFF, 0], .read, fields: .six, persistent: .reading, reads),

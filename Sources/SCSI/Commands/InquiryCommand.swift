@@ -7,7 +7,8 @@ extension DeviceServer {
     let length = UInt32(cdb.be16(3))
     if cdb[1] & 0x01 == 0 {
       guard cdb[2] == 0 else { return .checkCondition(.invalidFieldInCDB(byte: 2)) }
-      return .dataIn(standardInquiry(command.unit.identity, command.unit.traits, peripheral: 0), allocationLength: length)
+      return .dataIn(
+        standardInquiry(command.unit.identity, command.unit.traits, peripheral: 0), allocationLength: length)
     }
     guard let page = vitalProductData(cdb[2], command.unit, command.nexus) else {
       return .checkCondition(.invalidFieldInCDB(byte: 2))

@@ -35,7 +35,9 @@ extension DeviceServer {
     let lengthAt = isLong ? start + 12 : start + 4
     let blockBytes = isLong ? span.be32(lengthAt) : span.be32(lengthAt) & 0xFF_FFFF
     let most = isLong ? UInt64.max : UInt64(UInt32.max)
-    guard blocks == 0 || blocks == most || blocks == unit.blocks else { return .invalidFieldInParameterList(byte: start) }
+    guard blocks == 0 || blocks == most || blocks == unit.blocks else {
+      return .invalidFieldInParameterList(byte: start)
+    }
     guard blockBytes == unit.traits.blockBytes else { return .invalidFieldInParameterList(byte: lengthAt) }
     return nil
   }

@@ -29,7 +29,8 @@ extension DeviceServer {
   }
 
   func persistentReserveOut(_ command: Command, _ list: [UInt8]) -> Disposition {
-    guard list.count >= Self.basicBytes, let service = ReservationAction.Service(rawValue: command.cdb.serviceAction) else {
+    guard list.count >= Self.basicBytes, let service = ReservationAction.Service(rawValue: command.cdb.serviceAction)
+    else {
       return .checkCondition(.parameterListLengthError)
     }
     let span = list.span.bytes

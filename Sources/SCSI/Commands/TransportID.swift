@@ -32,7 +32,9 @@ enum TransportID: Equatable {
       let parts = name.split(separator: ",", omittingEmptySubsequences: false)
       guard parts.count == 3, parts[1] == "i", parts[2].hasPrefix("0x"), isName(String(parts[0])) else { return nil }
       let digits = parts[2].dropFirst(2)
-      guard (1...12).contains(digits.count), !digits.hasPrefix("+"), let isid = UInt64(digits, radix: 16) else { return nil }
+      guard (1...12).contains(digits.count), !digits.hasPrefix("+"), let isid = UInt64(digits, radix: 16) else {
+        return nil
+      }
       return (.port(name: String(parts[0]), isid: isid), 4 + length)
     default: return nil
     }

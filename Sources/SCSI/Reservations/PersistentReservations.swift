@@ -15,7 +15,9 @@ public struct PersistentReservations: Equatable, Sendable {
     case exclusiveAccessAllRegistrants = 0x8
 
     /// Whether every registrant holds it.
-    public var isAllRegistrants: Bool { self == .writeExclusiveAllRegistrants || self == .exclusiveAccessAllRegistrants }
+    public var isAllRegistrants: Bool {
+      self == .writeExclusiveAllRegistrants || self == .exclusiveAccessAllRegistrants
+    }
     /// Whether registrants other than the holder may do what the holder may: the "RR" columns of the SPC-5 tables.
     public var admitsRegistrants: Bool { rawValue >= 0x5 }
     /// Whether others may still read.
