@@ -16,7 +16,7 @@ struct BlockLimits: Equatable, Sendable {
   /// MAXIMUM UNMAP LBA COUNT and MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT; 0 without UNMAP.
   let unmap: UInt32
   let unmapDescriptors: UInt32
-  /// MAXIMUM WRITE SAME LENGTH.
+  /// MAXIMUM WRITE SAME LENGTH: what the 10-byte form can say, 32 MiB or 256 MiB; a bound on how long one command takes.
   let writeSame: UInt64
 
   init(_ traits: LogicalUnitTraits) {
@@ -26,6 +26,6 @@ struct BlockLimits: Equatable, Sendable {
     compareAndWrite = UInt8(min(255, Self.compareAndWriteBytesMax / traits.blockBytes))
     unmap = traits.isThin ? 1 << 20 : 0
     unmapDescriptors = traits.isThin ? Self.unmapDescriptorsMax : 0
-    writeSame = 1 << 20
+    writeSame = UInt64(UInt16.max)
   }
 }

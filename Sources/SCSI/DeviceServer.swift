@@ -37,7 +37,7 @@ public struct DeviceServer: Sendable {
     let gate = unit.gate
     if !gate.isDisjoint(with: .blocking), let refusal = refuse(row.pointee, gate, unit, nexus) { return refusal }
     if let misuse = row.pointee.misuse(in: request.cdb) { return .checkCondition(misuse) }
-    return perform(row, Command(cdb: request.cdb, unit: unit, nexus: nexus, map: map))
+    return perform(row, Command(request, unit, nexus, map))
   }
 
   /// What becomes of a command whose parameter list, asked for with `.dataOut`, has been collected.
@@ -53,7 +53,7 @@ public struct DeviceServer: Sendable {
     // A reservation may have come while the data was on its way.
     let gate = unit.gate
     if !gate.isDisjoint(with: .blocking), let refusal = refuse(row.pointee, gate, unit, nexus) { return refusal }
-    let command = Command(cdb: request.cdb, unit: unit, nexus: nexus, map: map)
+    let command = Command(request, unit, nexus, map)
     switch row.pointee.handler {
     case .unmap: return unmap(command, parameters)
     case .modeSelect6: return modeSelect(command, parameters, .six)

@@ -174,15 +174,15 @@ public final class LogicalUnit: Sendable {
     }
   }
 
-  /// LOGICAL UNIT RESET or a target reset (SAM-5 §6.3.3): SPC-2 reservation, prevention and mode parameters go back to
-  /// nothing, persistent reservations stay; BUS DEVICE RESET FUNCTION OCCURRED for all but `nexus`.
-  public func reset(by nexus: Nexus?) {
+  /// LOGICAL UNIT RESET or a target reset (SAM-5 §6.3.3): the SPC-2 reservation, the prevention of removal and the mode
+  /// parameters go, persistent reservations stay; BUS DEVICE RESET FUNCTION OCCURRED for every nexus.
+  public func reset() {
     change { state in
       state.legacyHolder = nil
       state.preventers = []
       state.mode = ModeParameters()
     }
-    registry.raiseForAll(.logicalUnitReset, lun: number, except: nexus)
+    registry.raiseForAll(.logicalUnitReset, lun: number)
   }
 
   /// Every change of the state goes through here: the gate is stored under the lock, and what was decided before is

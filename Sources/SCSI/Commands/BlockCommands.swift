@@ -88,6 +88,9 @@ extension DeviceServer {
       return .checkCondition(.invalidFieldInCDB(byte: extent.lengthAt))
     }
     let hasNoData = fields == .sixteen && command.cdb[1] & 0x01 != 0  // NDOB
+    guard hasNoData || command.sends(blocks: 1) else {
+      return .checkCondition(.invalidFieldInCDB(byte: extent.lengthAt))
+    }
     let operation = MediumOperation(
       hasNoData ? .writeZeroes : .writeSame, lba: extent.lba, blocks: UInt64(extent.blocks), mayUnmap: mayUnmap)
     return .medium(operation, unit)
@@ -97,6 +100,7 @@ extension DeviceServer {
   func compareAndWrite(_ command: Command) -> Disposition {
     let cdb = command.cdb
     let extent = (lba: cdb.be64(2), blocks: UInt32(cdb[13]), lengthAt: 13)
+    guard command.sends(blocks: 2 * UInt64(extent.blocks)) else { return .checkCondition(.invalidFieldInCDB(byte: 13)) }
     if let answer = check(extent, command.unit, most: UInt32(command.unit.limits.compareAndWrite)) { return answer }
     let operation = MediumOperation(
       .compareAndWrite, lba: extent.lba, blocks: UInt64(extent.blocks), forceUnitAccess: cdb.forcesUnitAccess)

@@ -1,9 +1,25 @@
 /// A command that has passed the gates, with what its handler needs.
 struct Command {
   let cdb: CDB
+  let dataOutBytes: UInt32?
   let unit: LogicalUnit
   let nexus: Nexus
   let map: LogicalUnitMap
+
+  @inline(__always)
+  init(_ request: Request, _ unit: LogicalUnit, _ nexus: Nexus, _ map: LogicalUnitMap) {
+    cdb = request.cdb
+    dataOutBytes = request.dataOutBytes
+    self.unit = unit
+    self.nexus = nexus
+    self.map = map
+  }
+
+  /// Whether the initiator sends exactly this many blocks, as far as the transport knows.
+  func sends(blocks: UInt64) -> Bool {
+    guard let dataOutBytes else { return true }
+    return UInt64(dataOutBytes) == blocks * UInt64(unit.traits.blockBytes)
+  }
 }
 
 extension DeviceServer {

@@ -6,13 +6,13 @@ extension CommandTable {
   static let blocks: [CommandRow] =
     transfers + verifying + whole + [
       CommandRow(
-        "UNMAP", [0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], .unmap, persistent: .writing,
+        "UNMAP", [0x42, 0, 0, 0, 0, 0, group, 0xFF, 0xFF, 0], .unmap, persistent: .writing,
         [.needsMedium, .changesMedium, .thinOnly]),
       CommandRow(
         "GET LBA STATUS", [0x9E, 0x12] + full(12) + [0, 0], .lbaStatus, serviceAction: 0x12, persistent: .reading, reads
       ),
       CommandRow(
-        "COMPARE AND WRITE", [0x89, 0x18] + full(8) + [0, 0, 0, 0xFF, 0, 0], .compareAndWrite, persistent: .writing,
+        "COMPARE AND WRITE", [0x89, 0x18] + full(8) + [0, 0, 0, 0xFF, group, 0], .compareAndWrite, persistent: .writing,
         writes),
     ]
 
@@ -62,20 +62,23 @@ extension CommandTable {
       "READ DEFECT DATA(12)", [0xB7, 0x1F] + full(8) + [0, 0], .readDefectData12, persistent: .reading, reads),
   ]
 
+  /// GROUP NUMBER (SBC-4 §4.22): taken and of no effect, because no group statistics are kept.
+  private static let group: UInt8 = 0x3F
+
   private static func full(_ count: Int) -> [UInt8] { [UInt8](repeating: 0xFF, count: count) }
 
   /// LBA in bytes 2 to 5, length in 7 and 8.
   private static func ten(_ opcode: UInt8, _ flags: UInt8) -> [UInt8] {
-    [opcode, flags] + full(4) + [0] + full(2) + [0]
+    [opcode, flags] + full(4) + [group] + full(2) + [0]
   }
 
   /// LBA in bytes 2 to 5, length in 6 to 9.
   private static func twelve(_ opcode: UInt8, _ flags: UInt8) -> [UInt8] {
-    [opcode, flags] + full(8) + [0, 0]
+    [opcode, flags] + full(8) + [group, 0]
   }
 
   /// LBA in bytes 2 to 9, length in 10 to 13.
   private static func sixteen(_ opcode: UInt8, _ flags: UInt8) -> [UInt8] {
-    [opcode, flags] + full(12) + [0, 0]
+    [opcode, flags] + full(12) + [group, 0]
   }
 }

@@ -1,7 +1,6 @@
 extension CommandTable {
-  /// Service actions in this table: the low five bits of byte 1. Masks: PR is RDPROTECT/WRPROTECT/VRPROTECT and is not set
-  /// anywhere, because there is no protection information; GROUP NUMBER is not set, because GROUP_SUP is 0; CONTROL is 00h,
-  /// because NACA is not supported.
+  /// Bits that are in no mask: RDPROTECT, WRPROTECT and VRPROTECT, because there is no protection information; the CONTROL
+  /// byte, because NACA is not supported.
   static let commands: [CommandRow] = primary + reservations + mode + blocks + maintenance
 
   private static let primary: [CommandRow] = [
