@@ -3,11 +3,16 @@ public struct Request: Sendable {
   public var cdb: CDB
   /// The eight-byte LUN field, byte 0 in the most significant octet (SAM-5 §4.7).
   public var lun: UInt64
+  /// The bytes that the initiator says it sends, where the transport knows (SAM-5 §5.4.2, Data-Out Buffer Size; for iSCSI
+  /// the Expected Data Transfer Length of a command with the W bit). Residuals are the transport's business; but commands
+  /// that cannot be done by halves (COMPARE AND WRITE, WRITE SAME) are refused when it does not fit the CDB.
+  public var dataOutBytes: UInt32?
 
   @inlinable
-  public init(cdb: CDB, lun: UInt64) {
+  public init(cdb: CDB, lun: UInt64, dataOutBytes: UInt32? = nil) {
     self.cdb = cdb
     self.lun = lun
+    self.dataOutBytes = dataOutBytes
   }
 }
 

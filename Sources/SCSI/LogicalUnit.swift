@@ -1,45 +1,199 @@
 import Synchronization
 
-/// Who a logical unit is. It travels with the disk, in its label; equal on both nodes of a pair.
-public struct LogicalUnitIdentity: Equatable, Sendable {
-  /// 16 bytes, unique to the disk; NAA and EUI designators derive from it.
-  public var uuid: [UInt8]
-  /// Unit serial number (VPD page 80h), printable ASCII.
-  public var serial: String
-  public var vendor: String
-  public var product: String
-  public var revision: String
+/// One logical unit: what is shared between all nexuses and shards that address it. It owns the mode parameters, the
+/// SPC-2 reservation, the persistent reservation and the prevention of medium removal, under one lock; `gate` is non-zero
+/// whenever a command must look there, so that the warm path costs one atomic load.
+public final class LogicalUnit: Sendable {
+  public let number: UInt16
+  public let identity: LogicalUnitIdentity
+  public let traits: LogicalUnitTraits
+  /// What a command may ask at most, as VPD page B0h tells it.
+  let limits: BlockLimits
 
-  public init(uuid: [UInt8], serial: String, vendor: String, product: String, revision: String) {
-    self.uuid = uuid
-    self.serial = serial
-    self.vendor = vendor
-    self.product = product
-    self.revision = revision
+  private let registry: NexusRegistry
+  private let capacity: Atomic<UInt64>
+  private let gateBits: Atomic<UInt32>
+  private let state: Mutex<LogicalUnitState>
+
+  /// - Parameters:
+  ///   - number: the LUN, 0 to 16383.
+  ///   - blocks: the capacity in logical blocks.
+  ///   - record: the persisted reservations, as `ReservationChange.record` had them. They are in force only if their APTPL
+  ///     flag is set, or with `afterTakeover`: then the peer's logical unit has not lost power, its node has.
+  public init(
+    number: UInt16, identity: LogicalUnitIdentity, traits: LogicalUnitTraits, blocks: UInt64,
+    registry: NexusRegistry, reservations record: [UInt8]? = nil, afterTakeover: Bool = false
+  ) throws(ReservationRecordError) {
+    precondition(number < 0x4000, "flat space addressing holds 14 bits")
+    var reservations = PersistentReservations()
+    if let record {
+      let persisted = try PersistentReservations(record: record)
+      if afterTakeover || persisted.activatesThroughPowerLoss { reservations = persisted }
+    }
+    let initial = LogicalUnitState(persistent: reservations)
+    self.number = number
+    self.identity = identity
+    self.traits = traits
+    self.registry = registry
+    limits = BlockLimits(traits)
+    capacity = Atomic(blocks)
+    gateBits = Atomic(initial.gate(traits, gone: false).rawValue)
+    state = Mutex(initial)
   }
-}
 
-/// What the disk behind a logical unit is and can.
-public struct LogicalUnitTraits: Equatable, Sendable {
-  /// Logical block length in bytes, 512 or 4096.
-  public var blockBytes: UInt32
-  /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT.
-  public var physicalExponent: UInt8 = 0
-  /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
-  public var lowestAlignedBlock: UInt16 = 0
-  public var isReadOnly = false
-  public var isRemovable = false
-  /// Whether blocks can be deallocated and then read as zeroes (LBPME, LBPRZ).
-  public var isThin = false
-  /// Whether GET LBA STATUS can tell mapped from deallocated.
-  public var tellsMapping = false
-  /// Whether the disk has a volatile write cache (WCE).
-  public var hasWriteCache = false
-  public var isRotational = false
-  /// OPTIMAL UNMAP GRANULARITY in logical blocks; 0: not told.
-  public var unmapGranularity: UInt32 = 0
-  /// Whether reservations survive power loss (PTPL_C): the LUN has a label area.
-  public var persistsReservations = false
+  /// The capacity in logical blocks.
+  public var blocks: UInt64 { capacity.load(ordering: .relaxed) }
 
-  public init(blockBytes: UInt32) { self.blockBytes = blockBytes }
+  /// What commands must look at before they go on; empty on the warm path.
+  var gate: LogicalUnitGate { LogicalUnitGate(rawValue: gateBits.load(ordering: .acquiring)) }
+
+  /// Whether sense for this logical unit is in descriptor format (D_SENSE of the Control mode page).
+  public var usesDescriptorSense: Bool { gate.contains(.descriptorSense) }
+
+  /// The persistent reservation now in force.
+  public var reservations: PersistentReservations { state.withLock { $0.persistent } }
+
+  /// The capacity has changed: CAPACITY DATA HAS CHANGED for every nexus (SBC-4 §4.4.2).
+  public func resize(toBlocks blocks: UInt64) {
+    capacity.store(blocks, ordering: .relaxed)
+    registry.raiseForAll(.capacityDataHasChanged, lun: number)
+  }
+
+  /// The disk is gone: from now on every command that needs a logical unit gets LOGICAL UNIT NOT SUPPORTED.
+  public func markGone() {
+    change { $0.isGone = true }
+  }
+
+  // MARK: - Persistent reservations
+
+  /// What the action comes to; a change is opened with it and must be ended by `commit` or `abandon`.
+  func open(_ action: ReservationAction, from nexus: NexusIdentity) -> Disposition {
+    state.withLock { state in
+      guard state.openChange == nil else { return .status(.busy) }
+      switch state.persistent.applying(action, from: nexus) {
+      case .conflict: return .status(.reservationConflict)
+      case .refused(let sense): return .checkCondition(sense)
+      case .unchanged: return .status(.good)
+      case .changed(let effects):
+        state.changes += 1
+        state.openChange = state.changes
+        let record = traits.persistsReservations ? effects.next.encodeRecord() : nil
+        return .reservationChange(ReservationChange(record: record, serial: state.changes, effects: effects), self)
+      }
+    }
+  }
+
+  /// Puts the change into force and raises the unit attentions it brings for others.
+  public func commit(_ change: ReservationChange) -> CommitOutcome {
+    let isOurs = self.change { state in
+      guard state.openChange == change.serial else { return false }
+      state.openChange = nil
+      state.persistent = change.effects.next
+      return true
+    }
+    guard isOurs else { return CommitOutcome(status: .busy, aborts: []) }
+    for notice in change.effects.attentions {
+      for nexus in registry.matching(notice.nexus) { nexus.raise(notice.attention, lun: number) }
+    }
+    return CommitOutcome(status: .good, aborts: change.effects.aborts)
+  }
+
+  /// The record could not be written: nothing has changed.
+  public func abandon(_ change: ReservationChange) {
+    self.change { state in
+      if state.openChange == change.serial { state.openChange = nil }
+    }
+  }
+
+  // MARK: - SPC-2 reservation, prevention of removal
+
+  /// RESERVE (SPC-2 §7.21). A conflict with another holder, or while there are persistent registrations (SPC-2 §5.5.1).
+  func reserve(for nexus: Nexus) -> Disposition {
+    change { state in
+      if state.openChange != nil { return .status(.busy) }
+      if !state.persistent.registrants.isEmpty { return .status(.reservationConflict) }
+      if let holder = state.legacyHolder, holder != nexus.id { return .status(.reservationConflict) }
+      state.legacyHolder = nexus.id
+      return .status(.good)
+    }
+  }
+
+  /// RELEASE (SPC-2 §7.19): GOOD, and nothing done, for one that does not hold.
+  func release(for nexus: Nexus) -> Disposition {
+    change { state in
+      if !state.persistent.registrants.isEmpty { return .status(.reservationConflict) }
+      if state.legacyHolder == nexus.id { state.legacyHolder = nil }
+      return .status(.good)
+    }
+  }
+
+  /// Whether the reservations let a command through of which the tables say this.
+  func admits(_ legacy: LegacyAccess, _ persistent: PersistentAccess, from nexus: Nexus) -> Bool {
+    state.withLock { $0.admits(legacy, persistent, from: nexus) }
+  }
+
+  /// PREVENT ALLOW MEDIUM REMOVAL, per nexus (SBC-4 §5.15).
+  func preventRemoval(_ prevent: Bool, by nexus: Nexus) {
+    change { state in
+      if prevent { state.preventers.insert(nexus.id) } else { state.preventers.remove(nexus.id) }
+    }
+  }
+
+  /// Ejects or loads the medium; false: removal is prevented.
+  func setLoaded(_ loaded: Bool, by nexus: Nexus) -> Bool {
+    let (isAllowed, inserted) = change { state in
+      if !loaded, !state.preventers.isEmpty { return (false, false) }
+      defer { state.isEjected = !loaded }
+      return (true, loaded && state.isEjected)
+    }
+    if inserted { registry.raiseForAll(.mediumMayHaveChanged, lun: number, except: nexus) }
+    return isAllowed
+  }
+
+  // MARK: - Mode parameters
+
+  var modeParameters: ModeParameters { state.withLock { $0.mode } }
+
+  /// New mode parameters from one nexus: MODE PARAMETERS CHANGED for the others (SPC-5 §6.13).
+  func setModeParameters(_ parameters: ModeParameters, by nexus: Nexus) {
+    let hasChanged = change { state in
+      defer { state.mode = parameters }
+      return state.mode != parameters
+    }
+    if hasChanged { registry.raiseForAll(.modeParametersChanged, lun: number, except: nexus) }
+  }
+
+  // MARK: - Nexus loss and resets
+
+  /// The session has ended: its SPC-2 reservation and its prevention of removal go (SAM-5 §6.3.4).
+  public func nexusLost(_ nexus: Nexus) {
+    change { state in
+      if state.legacyHolder == nexus.id { state.legacyHolder = nil }
+      state.preventers.remove(nexus.id)
+      state.decisions = [:]
+    }
+  }
+
+  /// LOGICAL UNIT RESET or a target reset (SAM-5 §6.3.3): the SPC-2 reservation, the prevention of removal and the mode
+  /// parameters go, persistent reservations stay; BUS DEVICE RESET FUNCTION OCCURRED for every nexus.
+  public func reset() {
+    change { state in
+      state.legacyHolder = nil
+      state.preventers = []
+      state.mode = ModeParameters()
+    }
+    registry.raiseForAll(.logicalUnitReset, lun: number)
+  }
+
+  /// Every change of the state goes through here: the gate is stored under the lock, and what was decided before is
+  /// forgotten.
+  @discardableResult
+  private func change<R>(_ body: (inout LogicalUnitState) -> R) -> R {
+    state.withLock { state in
+      let result = body(&state)
+      state.decisions = [:]
+      gateBits.store(state.gate(traits, gone: state.isGone).rawValue, ordering: .releasing)
+      return result
+    }
+  }
 }

@@ -32,9 +32,44 @@ public final class Nexus: Sendable {
   /// ALUA target port group of the port it logged in through.
   public let targetPortGroup: UInt16
 
+  private let pending = Mutex(PendingAttentions())
+  private let summary = Atomic<UInt64>(0)
+
   public init(identity: NexusIdentity, id: UInt64, targetPortGroup: UInt16) {
     self.identity = identity
     self.id = id
     self.targetPortGroup = targetPortGroup
+  }
+
+  /// Whether any logical unit has a unit attention condition pending for this nexus.
+  public var hasAttention: Bool { summary.load(ordering: .acquiring) != 0 }
+
+  /// Whether this logical unit may have one: exact for LUNs below 63.
+  func hasAttention(lun: UInt16) -> Bool {
+    summary.load(ordering: .acquiring) & PendingAttentions.bit(of: lun) != 0
+  }
+
+  /// Establishes a unit attention condition for one logical unit, or with nil for every one. Equal ones coalesce.
+  public func raise(_ attention: UnitAttention, lun: UInt16?) {
+    change { $0.raise(attention, lun: lun) }
+  }
+
+  /// The condition to report next for this logical unit, which is cleared by this call (SAM-5 §5.14.5).
+  public func take(lun: UInt16) -> UnitAttention? {
+    change { $0.take(lun: lun) }
+  }
+
+  /// Clears a condition for every logical unit: REPORT LUNS has told what it announced (SPC-5 §6.33).
+  public func clear(_ attention: UnitAttention) {
+    change { $0.clearEverywhere(attention) }
+  }
+
+  /// The summary is stored under the lock, so that it never lags behind a later change.
+  private func change<R>(_ body: (inout PendingAttentions) -> R) -> R {
+    pending.withLock { pending in
+      let result = body(&pending)
+      summary.store(pending.summary, ordering: .releasing)
+      return result
+    }
   }
 }

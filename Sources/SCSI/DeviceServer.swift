@@ -1,0 +1,135 @@
+/// The device server (SAM-5 §4.8.4): decides what becomes of each command, from the command table, the logical unit and the
+/// nexus. It moves no data and waits for nothing; it is a value that shards copy, and a new one is given to them when the
+/// port groups change.
+///
+/// Order of refusals: LUN, operation code, unit attention, ALUA state, reservation, medium and write protection, then the
+/// fields of the CDB, then the range (SAM-5 §5.3.3 leaves it open but for the unit attention and the reservation).
+public struct DeviceServer: Sendable {
+  /// The longest parameter list that is collected, in bytes.
+  public static let parameterBytesMax = 64 << 10
+
+  /// The SCSI device name: the iSCSI target name.
+  public let deviceName: String
+  public let registry: NexusRegistry
+  public let portGroups: TargetPortGroups
+  let table: CommandTable
+
+  public init(deviceName: String, registry: NexusRegistry, portGroups: TargetPortGroups) {
+    self.deviceName = deviceName
+    self.registry = registry
+    self.portGroups = portGroups
+    table = .shared
+  }
+
+  /// What becomes of a command that has arrived.
+  public func execute(_ request: Request, nexus: Nexus, map: LogicalUnitMap) -> Disposition {
+    guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number], !unit.gate.contains(.gone) else {
+      return executeWithoutUnit(request, nexus: nexus, map: map)
+    }
+    guard case .row(let row) = table.row(for: request.cdb) else {
+      return refuseUnknown(request.cdb, nexus: nexus, number: number)
+    }
+    let flags = row.pointee.flags
+    if nexus.hasAttention(lun: number), !flags.contains(.ignoresAttention), let attention = nexus.take(lun: number) {
+      return .checkCondition(attention.sense)
+    }
+    if !portGroups.isAllActive, let refusal = refuseForAccessState(row.pointee, nexus) { return refusal }
+    let gate = unit.gate
+    if !gate.isDisjoint(with: .blocking), let refusal = refuse(row.pointee, gate, unit, nexus) { return refusal }
+    if let misuse = row.pointee.misuse(in: request.cdb) { return .checkCondition(misuse) }
+    return perform(row, Command(request, unit, nexus, map))
+  }
+
+  /// What becomes of a command whose parameter list, asked for with `.dataOut`, has been collected.
+  ///
+  /// - Parameter parameters: what the initiator sent, at most the byte count asked for; less if it sent less.
+  public func resume(
+    _ request: Request, nexus: Nexus, map: LogicalUnitMap, parameters: [UInt8]
+  ) -> Disposition {
+    guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number], !unit.gate.contains(.gone) else {
+      return .checkCondition(.logicalUnitNotSupported)
+    }
+    guard case .row(let row) = table.row(for: request.cdb) else { return .checkCondition(.invalidCommandOperationCode) }
+    // A reservation may have come while the data was on its way.
+    let gate = unit.gate
+    if !gate.isDisjoint(with: .blocking), let refusal = refuse(row.pointee, gate, unit, nexus) { return refusal }
+    let command = Command(request, unit, nexus, map)
+    switch row.pointee.handler {
+    case .unmap: return unmap(command, parameters)
+    case .modeSelect6: return modeSelect(command, parameters, .six)
+    case .modeSelect10: return modeSelect(command, parameters, .ten)
+    case .persistentReserveOut: return persistentReserveOut(command, parameters)
+    case .sendDiagnostic: return .checkCondition(.invalidFieldInParameterList(byte: 0))
+    default: return .checkCondition(.internalTargetFailure)
+    }
+  }
+
+  /// The sense that a failure of the medium becomes. A disk that is gone looks like a logical unit that is not there: so
+  /// multipath and cluster software gives the path up instead of trying it again.
+  public func sense(for failure: MediumFailure) -> Sense {
+    switch failure {
+    case .medium(let lba): .unrecoveredReadError(lba: lba)
+    case .gone: .logicalUnitNotSupported
+    case .writeProtected: .writeProtected
+    case .noSpace: .spaceAllocationFailedWriteProtect
+    case .hardware: .internalTargetFailure
+    case .miscompare(let offset): .miscompareDuringVerifyOperation(offset: offset)
+    }
+  }
+
+  /// Whether sense for this LUN field is sent in descriptor format (D_SENSE, SPC-5 §7.5.9).
+  public func usesDescriptorSense(lun: UInt64, map: LogicalUnitMap) -> Bool {
+    guard let number = LogicalUnitMap.number(of: lun), let unit = map[number] else { return false }
+    return unit.usesDescriptorSense
+  }
+
+  // MARK: - Refusals
+
+  private func refuseUnknown(_ cdb: CDB, nexus: Nexus, number: UInt16) -> Disposition {
+    if nexus.hasAttention(lun: number), let attention = nexus.take(lun: number) {
+      return .checkCondition(attention.sense)
+    }
+    switch table.row(for: cdb) {
+    case .unknownServiceAction: return .checkCondition(.invalidFieldInCDB(byte: 1, bit: 4))
+    case .unknownOpcode, .row: return .checkCondition(.invalidCommandOperationCode)
+    }
+  }
+
+  /// SPC-5 §5.18.2.6 to §5.18.2.8.
+  private func refuseForAccessState(_ row: CommandRow, _ nexus: Nexus) -> Disposition? {
+    switch portGroups.state(of: nexus.targetPortGroup) {
+    case .activeOptimized, .activeNonOptimized: return nil
+    case .standby:
+      return row.flags.contains(.anyAccessState) ? nil : .checkCondition(.notReadyTargetPortInStandbyState)
+    case .unavailable:
+      return row.flags.contains(.anyAccessState) ? nil : .checkCondition(.notReadyTargetPortInUnavailableState)
+    case .transitioning:
+      return row.flags.contains(.anyAccessState) ? nil : .checkCondition(.notReadyTargetPortInTransition)
+    }
+  }
+
+  /// The gate is not empty: what it stops this command for.
+  private func refuse(_ row: CommandRow, _ gate: LogicalUnitGate, _ unit: LogicalUnit, _ nexus: Nexus) -> Disposition? {
+    if gate.contains(.reserved), !unit.admits(row.legacy, row.persistent, from: nexus) {
+      return .status(.reservationConflict)
+    }
+    if gate.contains(.ejected), row.flags.contains(.needsMedium) { return .checkCondition(.mediumNotPresent) }
+    if gate.contains(.writeProtected), row.flags.contains(.changesMedium) {
+      return .checkCondition(unit.traits.isReadOnly ? .writeProtected : .logicalUnitSoftwareWriteProtected)
+    }
+    return nil
+  }
+
+  /// A LUN that has no logical unit answers three commands (SPC-5 §6.6, §6.33, §6.39).
+  private func executeWithoutUnit(_ request: Request, nexus: Nexus, map: LogicalUnitMap) -> Disposition {
+    guard case .row(let row) = table.row(for: request.cdb), row.pointee.flags.contains(.needsNoUnit) else {
+      return .checkCondition(.logicalUnitNotSupported)
+    }
+    if let misuse = row.pointee.misuse(in: request.cdb) { return .checkCondition(misuse) }
+    switch row.pointee.handler {
+    case .inquiry: return inquiryWithoutUnit(request.cdb, isLUN0: request.lun == 0)
+    case .reportLuns: return reportLuns(request.cdb, nexus, map)
+    default: return requestSense(request.cdb, .logicalUnitNotSupported)
+    }
+  }
+}

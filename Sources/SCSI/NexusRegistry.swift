@@ -1,0 +1,39 @@
+import Synchronization
+
+/// The live nexuses, for those who must reach all of them: unit attentions, PREEMPT AND ABORT, SPEC_I_PT. Its size is
+/// bounded by the limit on sessions, which the transport keeps.
+public final class NexusRegistry: Sendable {
+  private let nexuses = Mutex<[UInt64: Nexus]>([:])
+
+  public init() {}
+
+  public func attach(_ nexus: Nexus) {
+    nexuses.withLock { $0[nexus.id] = nexus }
+  }
+
+  public func detach(_ nexus: Nexus) {
+    _ = nexuses.withLock { $0.removeValue(forKey: nexus.id) }
+  }
+
+  /// Every live nexus, in the order of their ids.
+  public var all: [Nexus] {
+    nexuses.withLock { Array($0.values) }.sorted { $0.id < $1.id }
+  }
+
+  /// The live nexuses between this initiator port and target port: one, or two while a session is being reinstated.
+  public func matching(_ identity: NexusIdentity) -> [Nexus] {
+    all.filter { $0.identity == identity }
+  }
+
+  /// The live nexuses of this iSCSI initiator node.
+  public func matching(initiatorName: String) -> [Nexus] {
+    all.filter { $0.identity.initiatorName == initiatorName }
+  }
+
+  /// Raises a unit attention on every nexus but `except`, for one logical unit or with nil for every one.
+  public func raiseForAll(_ attention: UnitAttention, lun: UInt16? = nil, except: Nexus? = nil) {
+    for nexus in all where nexus !== except {
+      nexus.raise(attention, lun: lun)
+    }
+  }
+}

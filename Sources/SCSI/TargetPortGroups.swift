@@ -1,0 +1,66 @@
+/// Asymmetric access states (SPC-5 table 287).
+public enum AsymmetricAccessState: UInt8, Sendable {
+  case activeOptimized = 0x0
+  case activeNonOptimized = 0x1
+  case standby = 0x2
+  case unavailable = 0x3
+  case transitioning = 0xF
+}
+
+/// The target port groups as one immutable snapshot: an ALUA change is a new value, given to the shards with a new
+/// `DeviceServer`, followed by ASYMMETRIC ACCESS STATE CHANGED on the nexuses.
+public struct TargetPortGroups: Equatable, Sendable {
+  public struct Group: Equatable, Sendable {
+    /// TARGET PORT GROUP.
+    public var id: UInt16
+    public var state: AsymmetricAccessState
+    public var isPreferred: Bool
+    /// RELATIVE TARGET PORT IDENTIFIERs of its ports.
+    public var relativeTargetPorts: [UInt16]
+
+    public init(
+      id: UInt16, state: AsymmetricAccessState = .activeOptimized, isPreferred: Bool = false,
+      relativeTargetPorts: [UInt16]
+    ) {
+      self.id = id
+      self.state = state
+      self.isPreferred = isPreferred
+      self.relativeTargetPorts = relativeTargetPorts
+    }
+  }
+
+  /// Bits of the supported states as the descriptor has them (SPC-5 §6.36): T O - - U S AN AO.
+  public struct SupportedStates: OptionSet, Sendable {
+    public var rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+    public static let activeOptimized = SupportedStates(rawValue: 0x01)
+    public static let activeNonOptimized = SupportedStates(rawValue: 0x02)
+    public static let standby = SupportedStates(rawValue: 0x04)
+    public static let unavailable = SupportedStates(rawValue: 0x08)
+    public static let transitioning = SupportedStates(rawValue: 0x80)
+  }
+
+  public let groups: [Group]
+  public let supportedStates: SupportedStates
+  /// Whether every group is active: then the warm path asks no further.
+  let isAllActive: Bool
+
+  public init(
+    _ groups: [Group],
+    supportedStates: SupportedStates = [.activeOptimized, .activeNonOptimized, .unavailable, .transitioning]
+  ) {
+    self.groups = groups
+    self.supportedStates = supportedStates
+    isAllActive = groups.allSatisfy { $0.state == .activeOptimized || $0.state == .activeNonOptimized }
+  }
+
+  /// The state of a group; one that is not in the snapshot is unavailable.
+  public func state(of group: UInt16) -> AsymmetricAccessState {
+    groups.first { $0.id == group }?.state ?? .unavailable
+  }
+
+  /// Every relative target port identifier, ascending.
+  public var relativeTargetPorts: [UInt16] {
+    groups.flatMap(\.relativeTargetPorts).sorted()
+  }
+}
