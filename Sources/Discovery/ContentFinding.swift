@@ -52,6 +52,3 @@ public struct ContentFinding: Equatable, Sendable {
     partitionTable == nil && signature == nil && !isAmbivalent && firstDataOffset == nil && readError == nil
   }
 }
-
-/// Looks at the contents behind a descriptor, of a block device or of a regular file, without moving its offset.
-public func inspect(fd: Int32, bytes: UInt64, sampleCount: Int = 64) -> ContentFinding { ContentFinding() }

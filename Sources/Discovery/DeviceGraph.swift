@@ -9,20 +9,23 @@ public struct DeviceGraph: Equatable, Sendable {
     public var slaves: [String]
     /// `dm/name`, by which /dev/mapper knows it.
     public var mapName: String?
+    /// Whether it is one disk over several paths.
+    public var isMultipath: Bool
     /// The file behind a loop device.
     public var backingFile: String?
-    /// PARTUUID and PARTLABEL, for root= on the kernel's command line and the boot loader's variable.
+    /// PARTUUID, lower case, for root= on the kernel's command line and the boot loader's variable.
     public var partitionUUID: String?
 
     public init(
       name: String, number: DeviceNumber, disk: String? = nil, slaves: [String] = [], mapName: String? = nil,
-      backingFile: String? = nil, partitionUUID: String? = nil
+      isMultipath: Bool = false, backingFile: String? = nil, partitionUUID: String? = nil
     ) {
       self.name = name
       self.number = number
       self.disk = disk
       self.slaves = slaves
       self.mapName = mapName
+      self.isMultipath = isMultipath
       self.backingFile = backingFile
       self.partitionUUID = partitionUUID
     }
@@ -47,7 +50,7 @@ public struct DeviceGraph: Equatable, Sendable {
       nodes.append(
         Node(
           name: device.name, number: device.number, slaves: device.slaves, mapName: device.mapName,
-          backingFile: device.backingFile))
+          isMultipath: device.isMultipath, backingFile: device.backingFile))
       for partition in device.partitions {
         nodes.append(
           Node(
@@ -55,6 +58,11 @@ public struct DeviceGraph: Equatable, Sendable {
       }
     }
     self.init(nodes)
+  }
+
+  /// Every partition with this PARTUUID (lower case): a cloned disk has them too.
+  public func names(ofPartition uuid: String) -> [String] {
+    nodes.values.filter { $0.partitionUUID == uuid }.map(\.name).sorted()
   }
 
   public func name(of number: DeviceNumber) -> String? { names[number] }
@@ -68,16 +76,16 @@ public struct DeviceGraph: Equatable, Sendable {
     return nodes[name] != nil ? name : nil
   }
 
-  /// The device itself and everything beneath it. `backing` gives the device that holds a loop device's file.
+  /// The device itself and everything beneath it. `backing` gives the devices that hold a loop device's file.
   /// Every name is visited once, so a graph with a cycle ends too.
-  public func beneath(_ name: String, backing: (Node) -> String? = { _ in nil }) -> Set<String> {
+  public func beneath(_ name: String, backing: (Node) -> [String] = { _ in [] }) -> Set<String> {
     var seen: Set<String> = []
     var pending = [name]
     while let next = pending.popLast() {
       guard seen.insert(next).inserted, let node = nodes[next] else { continue }
       pending += node.slaves
       if let disk = node.disk { pending.append(disk) }
-      if node.backingFile != nil, let holder = backing(node) { pending.append(holder) }
+      if node.backingFile != nil { pending += backing(node) }
     }
     return seen
   }

@@ -15,6 +15,8 @@ public struct DiscoveryPolicy: Sendable {
   /// How often and how long to wait for a node that devtmpfs has not made yet.
   public var openAttempts = 10
   public var openRetryMilliseconds: UInt32 = 20
+  /// How many bytes of events wait for the monitor before some are lost and everything is enumerated anew.
+  public var receiveBufferBytes: Int32 = 4 << 20
 
   public init(isOwnUnit: @escaping @Sendable (BlockDevice) -> Bool = { _ in false }) { self.isOwnUnit = isOwnUnit }
 }

@@ -1,5 +1,10 @@
+import Glibc
+
 /// Judges a disk: first by what is known of it without opening it, then by its label, last by its contents. Opens the
 /// device read-only and exclusively, never writes, and may block for as long as the disk does: not for a shard's thread.
+///
+/// A labelled disk's contents belong to its initiators. They may well be partitions and file systems, even an image of
+/// this gateway, so nothing in them is held against it.
 ///
 /// - Parameters:
 ///   - use: a snapshot not older than the event that led here.
@@ -7,7 +12,95 @@
 ///   - isLabelled: whether the descriptor of a device of so many bytes carries our label.
 public func examine(
   _ device: BlockDevice, use: SystemUse, policy: DiscoveryPolicy, isInService: Bool = false,
-  isLabelled: (Int32, UInt64) -> Bool
+  isLabelled: (_ fd: Int32, _ bytes: UInt64) -> Bool
 ) -> Verdict {
-  .refused(Reason(.cannotOpen, "Not examined."))
+  if let reason = policy.refusal(of: device, use: use) { return .refused(reason) }
+  switch open(device, isExclusive: !isInService, policy) {
+  case .failure(let reason): return .refused(reason)
+  case .success(let fd):
+    defer { close(fd) }
+    if isLabelled(fd, device.bytes) { return .labelled }
+    let content = inspect(fd: fd, bytes: device.bytes, sampleCount: policy.sampleCount)
+    if let reason = policy.ownImage(content, device, use) { return .refused(reason) }
+    return verdict(on: content, of: device)
+  }
+}
+
+/// What the contents of an unlabelled disk make of it. Pure.
+func verdict(on content: ContentFinding, of device: BlockDevice) -> Verdict {
+  if var reason = content.holdReason {
+    reason.remedy = adoption(of: device)
+    return .held(reason)
+  }
+  if let error = content.readError {
+    return .refused(Reason(.cannotRead, "It cannot be read: \(KernelText.message(of: error))."))
+  }
+  if let volume = device.assembledVolume {
+    // Whoever assembled it has plans for it, even while it is blank.
+    let sentence = "It is \(volume), put together on this machine for some purpose."
+    return .held(Reason(.assembledVolume, sentence, remedy: adoption(of: device)))
+  }
+  return .blank
+}
+
+private func adoption(of device: BlockDevice) -> String { "gatewayd disks adopt \(device.path)" }
+
+extension BlockDevice {
+  /// Volumes that an administrator built from disks; multipath maps are disks.
+  fileprivate var assembledVolume: String? {
+    switch kind {
+    case .md: "an md array"
+    case .deviceMapper where !isMultipath: "a device-mapper volume (\(KernelText.printable(mapName ?? name)))"
+    case .bcache: "a bcache volume"
+    case .zvol: "a ZFS volume"
+    default: nil
+    }
+  }
+}
+
+/// Opens the device and makes sure that it is the one that was described.
+private func open(_ device: BlockDevice, isExclusive: Bool, _ policy: DiscoveryPolicy) -> Result<Int32, OpenRefusal> {
+  // O_NONBLOCK: an empty drive must not keep us waiting for its medium.
+  let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (isExclusive ? O_EXCL : 0)
+  var attempt = 1
+  while true {
+    let fd = Glibc.open(device.path, flags)
+    if fd >= 0 {
+      guard let reason = mismatch(fd, device) else { return .success(fd) }
+      close(fd)
+      return .failure(reason)
+    }
+    let code = errno
+    // The event may be ahead of devtmpfs, or of udev's rules for the node.
+    guard code == ENOENT || code == ENXIO || code == EINTR, attempt < policy.openAttempts else {
+      return .failure(openRefusal(code))
+    }
+    attempt += 1
+    usleep(policy.openRetryMilliseconds * 1000)
+  }
+}
+
+private typealias OpenRefusal = Reason
+extension Reason: Error {}
+
+private func openRefusal(_ code: Int32) -> Reason {
+  switch code {
+  case EBUSY: Reason(.claimed, "Something else on this machine has it open exclusively.")
+  case ENOMEDIUM: Reason(.noMedium, "It has no medium.")
+  default: Reason(.cannotOpen, "It cannot be opened: \(KernelText.message(of: code)).")
+  }
+}
+
+/// While the device is open its number cannot pass to another, so what holds here holds until it is closed.
+private func mismatch(_ fd: Int32, _ device: BlockDevice) -> Reason? {
+  var status = stat()
+  guard fstat(fd, &status) == 0, status.st_mode & S_IFMT == S_IFBLK, DeviceNumber(status.st_rdev) == device.number else {
+    return Reason(.identityChanged, "Its node is not the device \(device.number).")
+  }
+  let sequence = KernelText.number("/sys/dev/block/\(device.number)/diskseq") ?? 0
+  let end = lseek(fd, 0, SEEK_END)
+  guard sequence == device.diskSequence, end >= 0, UInt64(end) == device.bytes else {
+    return Reason(.identityChanged, "It changed while it was being examined.")
+  }
+  return nil
 }

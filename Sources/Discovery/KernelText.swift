@@ -55,6 +55,16 @@ enum KernelText {
     return names.sorted()
   }
 
+  /// Where a symbolic link points; nil if it cannot be read.
+  static func link(_ path: String) -> String? {
+    let target = [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
+      count = buffer.withMemoryRebound(to: CChar.self) { text in
+        text.baseAddress.map { max(0, readlink(path, $0, text.count)) } ?? 0
+      }
+    }
+    return target.isEmpty ? nil : String(decoding: target, as: UTF8.self)
+  }
+
   static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
   /// Text from a disk, a mount or a peer, made safe to print: no control characters, at most 128 characters.
