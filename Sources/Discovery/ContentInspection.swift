@@ -143,7 +143,9 @@ private func firstNonZero(
     if count < 0 && errno == EINTR { continue }
     // The end before its time: the medium shrank, and what was not read is not known to be blank.
     guard count > 0 else { return (nil, count < 0 ? errno : EIO) }
-    if let index = buffer[..<count].firstIndex(where: { $0 != 0 }) { return (position + UInt64(index), nil) }
+    // All are zero if the first is and each equals the next.
+    let isZero = buffer[0] == 0 && buffer.baseAddress.map { memcmp($0, $0 + 1, count - 1) == 0 } ?? true
+    if !isZero { return (position + UInt64(buffer[..<count].firstIndex { $0 != 0 } ?? 0), nil) }
     position += UInt64(count)
   }
   return (nil, nil)

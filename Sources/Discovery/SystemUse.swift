@@ -109,9 +109,8 @@ private struct Resolver {
   private func devices(of mount: MountTable.Mount, depth: Int) -> [String] {
     if let name = graph.name(of: mount.number) { return spanning(name) }
     // No device of that number: btrfs and bcachefs name their devices as the source, overlay its layers as options.
-    var found = mount.source.hasPrefix("/dev/") ? mount.source.split(separator: ":").flatMap { node in
-      devices(ofNode: String(node)).flatMap(spanning)
-    } : []
+    let nodes = mount.source.hasPrefix("/dev/") ? mount.source.split(separator: ":") : []
+    var found = nodes.flatMap { devices(ofNode: String($0)).flatMap(spanning) }
     if mount.fileSystemType == "overlay", depth < 4 {
       for layer in Self.layers(mount.superOptions) { found += devices(ofFile: layer, depth: depth + 1) }
     }

@@ -16,8 +16,8 @@ extension SystemUse {
     evidence.commandLine = KernelText.text(of: "/proc/cmdline", limit: 16384) ?? ""
     evidence.loaderPartition = KernelText.bytes(of: BootEvidence.loaderVariablePath)
       .flatMap(BootEvidence.loaderPartition(variable:))
-    evidence.spanning = KernelText.names(in: "/sys/fs/btrfs").map { KernelText.names(in: "/sys/fs/btrfs/\($0)/devices") }
-      .filter { $0.count > 1 }
+    evidence.spanning = KernelText.names(in: "/sys/fs/btrfs")
+      .map { KernelText.names(in: "/sys/fs/btrfs/\($0)/devices") }.filter { $0.count > 1 }
     evidence.stat = status(of:)
     return SystemUse(graph: DeviceGraph(devices), evidence: evidence)
   }
