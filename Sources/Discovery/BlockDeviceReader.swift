@@ -67,7 +67,7 @@ public struct BlockDeviceReader: Sendable {
   /// Device names are a driver's stem and a number, except those with a directory that tells.
   private static let kinds: [(stem: String, kind: BlockDevice.Kind)] = [
     ("loop", .loop), ("ram", .ram), ("zram", .zram), ("sr", .optical), ("fd", .floppy), ("mtdblock", .mtd),
-    ("ubiblock", .mtd), ("nbd", .nbd), ("bcache", .bcache), ("zd", .zvol), ("md", .md), ("md_", .md),
+    ("ubiblock", .mtd), ("nbd", .nbd), ("bcache", .bcache), ("zd", .zvol), ("md", .md),
     ("dm-", .deviceMapper),
   ]
 

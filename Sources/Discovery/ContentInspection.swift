@@ -9,6 +9,9 @@ import Glibc
 ///   - bytes: how much of the device or file counts.
 ///   - sampleCount: how many places between head and tail are read.
 public func inspect(fd: Int32, bytes: UInt64, sampleCount: Int = 64) -> ContentFinding {
+  // libblkid seeks.
+  let offset = lseek(fd, 0, SEEK_CUR)
+  defer { lseek(fd, offset, SEEK_SET) }
   // The other node of a pair may have written since these pages were read.
   _ = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)
   var finding = ContentFinding()

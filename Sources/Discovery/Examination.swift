@@ -119,7 +119,9 @@ private func mismatch(_ fd: Int32, _ device: BlockDevice) -> Reason? {
     return Reason(.identityChanged, "Its node is not the device \(device.number).")
   }
   let sequence = KernelText.number("/sys/dev/block/\(device.number)/diskseq") ?? 0
+  let offset = lseek(fd, 0, SEEK_CUR)
   let end = lseek(fd, 0, SEEK_END)
+  lseek(fd, offset, SEEK_SET)
   guard sequence == device.diskSequence, end >= 0, UInt64(end) == device.bytes else {
     return Reason(.identityChanged, "It changed while it was being examined.")
   }
