@@ -35,6 +35,30 @@ struct DiskInventory {
     return events
   }
 
-  /// Devices beneath this one: building on them or letting go of them makes no event of their own.
-  func slaves(of name: String) -> [String] { disks[name]?.slaves ?? [] }
+  /// Reads again each disk that events named, and those beneath it: building on a disk, or letting go of it, makes no
+  /// event of the disk's own.
+  ///
+  /// - Parameter touched: the names, and whether one of the events was the disk's own "change".
+  mutating func update(_ touched: [String: Bool], read: (String) -> BlockDevice?) -> [DiskEvent] {
+    var events: [DiskEvent] = []
+    var beneath: Set<String> = []
+    for (name, isTouched) in touched.sorted(by: { $0.key < $1.key }) {
+      beneath.formUnion(disks[name]?.slaves ?? [])
+      events += update(name, to: read(name), isTouched: isTouched)
+      beneath.formUnion(disks[name]?.slaves ?? [])
+    }
+    for name in disksBeneath(beneath).subtracting(touched.keys).sorted() {
+      events += update(name, to: read(name), isTouched: false)
+    }
+    return events
+  }
+
+  /// The known disks among the names, and those whose partitions are.
+  private func disksBeneath(_ names: Set<String>) -> Set<String> {
+    guard !names.isEmpty else { return [] }
+    return Set(
+      disks.values.filter { disk in
+        names.contains(disk.name) || disk.partitions.contains { names.contains($0.name) }
+      }.map(\.name))
+  }
 }

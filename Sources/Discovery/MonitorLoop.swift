@@ -24,9 +24,9 @@ final class MonitorLoop {
     guard tell(inventory.reconcile(with: reader.enumerate())), tell([.enumerated]) else { return }
     while wait() {
       let batch = source.receive()
-      guard tell(batch.isOverrun ? inventory.reconcile(with: reader.enumerate()) : events(of: batch)) else { return }
-      // What was touched after an overrun is told even where the facts are the same.
-      if batch.isOverrun, !tell(events(of: batch)) { return }
+      if batch.isOverrun, !tell(inventory.reconcile(with: reader.enumerate())) { return }
+      // After an overrun too: what was touched is told even where the facts are the same.
+      guard tell(inventory.update(batch.disks, read: reader.read)) else { return }
     }
   }
 
@@ -42,22 +42,6 @@ final class MonitorLoop {
       guard count > 0 else { continue }
       return polled[1].revents == 0
     }
-  }
-
-  /// Reads again each disk that an event named, and those beneath it.
-  private func events(of batch: UdevMonitor.Batch) -> [DiskEvent] {
-    var events: [DiskEvent] = []
-    var neighbours: Set<String> = []
-    for name in batch.disks.keys.sorted() {
-      neighbours.formUnion(inventory.slaves(of: name))
-      events += inventory.update(name, to: reader.read(name), isTouched: batch.disks[name] ?? false)
-      neighbours.formUnion(inventory.slaves(of: name))
-    }
-    for name in neighbours.subtracting(batch.disks.keys).sorted() {
-      // A slave may be a partition: then its disk is told by its own event.
-      if inventory.disks[name] != nil { events += inventory.update(name, to: reader.read(name), isTouched: false) }
-    }
-    return events
   }
 
   /// False if the end came between two events.

@@ -170,4 +170,29 @@ struct DiskInventoryTests {
         .vanished(name: "a", last: disk("a")), .changed(disk("c", 2)), .appeared(disk("d")),
       ])
   }
+
+  @Test("A volume that is built or taken apart makes its disks be read again, by their partitions too")
+  func beneath() {
+    var inventory = DiskInventory()
+    func disk(_ name: String, slaves: [String] = [], holders: [String] = []) -> BlockDevice {
+      var device = BlockDevice(name: name, number: DeviceNumber(major: 8, minor: 0), bytes: 1)
+      device.slaves = slaves
+      device.partitions = [.init(name: "\(name)1", number: device.number, index: 1, holders: holders)]
+      return device
+    }
+    _ = inventory.reconcile(with: [disk("sda"), disk("sdb"), disk("sdc")])
+    var now = [
+      "sda": disk("sda", holders: ["md0"]), "sdb": disk("sdb"), "md0": disk("md0", slaves: ["sda1", "sdb"]),
+    ]
+    #expect(
+      inventory.update(["md0": true]) { now[$0] } == [
+        .appeared(disk("md0", slaves: ["sda1", "sdb"])),
+        .changed(disk("sda", holders: ["md0"])),
+      ])
+    now = ["sda": disk("sda"), "sdb": disk("sdb")]
+    #expect(
+      inventory.update(["md0": false]) { now[$0] } == [
+        .vanished(name: "md0", last: disk("md0", slaves: ["sda1", "sdb"])), .changed(disk("sda")),
+      ])
+  }
 }
