@@ -28,6 +28,8 @@ public struct ControlError: Error, Codable, Sendable, Equatable, CustomStringCon
     case noSuchDisk
     /// The disk or the setting cannot be changed as asked.
     case refused
+    /// The daemon answers as many as it can; try again.
+    case busy
     /// No answer in time.
     case timedOut
     /// Anything else that went wrong inside.
