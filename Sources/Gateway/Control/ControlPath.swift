@@ -4,6 +4,8 @@ import Glibc
 public enum ControlPath {
   /// `sun_path` with its terminating zero (unix(7)).
   public static let byteCountMax = 107
+  /// Of the system's own daemon.
+  public static let system = "/run/gatewayd/control.sock"
 
   /// `GATEWAYD_CONTROL`; else `/run/gatewayd/control.sock` for root and for a service with that runtime directory; else
   /// `$XDG_RUNTIME_DIR/gatewayd/control.sock`; else `/tmp/gatewayd-UID/control.sock`.
@@ -16,7 +18,7 @@ public enum ControlPath {
     if let told = value("GATEWAYD_CONTROL") { return told }
     // systemd gives RuntimeDirectory= to an unprivileged service this way (systemd.exec(5)).
     if let service = value("RUNTIME_DIRECTORY"), !service.contains(":") { return service + "/control.sock" }
-    if uid == 0 { return "/run/gatewayd/control.sock" }
+    if uid == 0 { return system }
     if let user = value("XDG_RUNTIME_DIR") { return user + "/gatewayd/control.sock" }
     return "/tmp/gatewayd-\(uid)/control.sock"
   }

@@ -55,23 +55,10 @@ public enum Log {
         line += "…".utf8
         break
       }
-      line += escaped(scalar)
+      line += Printable.escaped(scalar)
     }
     line.append(UInt8(ascii: "\n"))
     return line
-  }
-
-  /// C0, DEL, C1 and the separators that a terminal or a log reader may take for a line's end; and the marks that turn
-  /// the direction of text.
-  private static func escaped(_ scalar: Unicode.Scalar) -> [UInt8] {
-    switch scalar.value {
-    case 0x0A: Array("\\n".utf8)
-    case 0x0D: Array("\\r".utf8)
-    case 0x09: Array("\\t".utf8)
-    case 0..<0x20, 0x7F..<0xA0, 0x2028...0x202E, 0x2066...0x2069:
-      Array("\\u{\(String(scalar.value, radix: 16))}".utf8)
-    default: Array(String(Character(scalar)).utf8)
-    }
   }
 
   private static func timestamp() -> String {

@@ -1,3 +1,5 @@
+import Glibc
+
 // What the control socket tells. The field names are the keys of `--json`: scripts read them, so they only ever grow.
 
 /// What a LUN or a session has done since it appeared.
@@ -79,6 +81,7 @@ public struct LogicalUnitReport: Codable, Sendable, Equatable {
 /// `gatewayd status`.
 public struct StatusReport: Codable, Sendable, Equatable {
   public var version: String
+  public var processID: Int32
   public var uptimeSeconds: UInt64
   public var targetName: String
   public var alias: String?
@@ -91,11 +94,12 @@ public struct StatusReport: Codable, Sendable, Equatable {
   public var problems: [String]
 
   public init(
-    version: String = GatewayVersion.current, uptimeSeconds: UInt64, targetName: String, alias: String? = nil,
+    version: String = GatewayVersion.current, processID: Int32 = getpid(), uptimeSeconds: UInt64, targetName: String, alias: String? = nil,
     portals: [PortalReport], threads: Int, sessions: Int, memory: MemoryReport, logicalUnits: [LogicalUnitReport],
     problems: [String] = []
   ) {
     self.version = version
+    self.processID = processID
     self.uptimeSeconds = uptimeSeconds
     self.targetName = targetName
     self.alias = alias
