@@ -1,0 +1,85 @@
+// The reports as people read them.
+
+extension StatusReport {
+  public var text: String {
+    var facts = TextTable([])
+    facts.add(["gatewayd", "\(version), up \(Duration.text(seconds: uptimeSeconds)), process \(processID)"])
+    facts.add(["Target", targetName + (alias.map { " (\($0))" } ?? "")])
+    for (index, portal) in portals.enumerated() {
+      facts.add([index == 0 ? "Portals" : "", "\(portal.address) \(portal.transport), \(portal.state)"])
+    }
+    facts.add(["Sessions", "\(sessions)"])
+    facts.add(["Threads", "\(threads)"])
+    let resident = memory.residentBytes == 0 ? "" : ", \(ByteCount.describe(memory.residentBytes)) resident"
+    let used = ByteCount.describe(memory.arenaUsedBytes)
+    facts.add(["Memory", "\(used) of \(ByteCount.describe(memory.arenaBytes)) buffers in use\(resident)"])
+    var text = String(facts.text.drop { $0 == "\n" }) + "\n"
+    if logicalUnits.isEmpty {
+      text += "No LUNs: 'gatewayd disks' says why each disk is not exported.\n"
+    } else {
+      text += LogicalUnitReport.table(logicalUnits)
+    }
+    for problem in problems { text += "\nProblem: \(Printable.text(problem))" }
+    return problems.isEmpty ? text : text + "\n"
+  }
+}
+
+extension LogicalUnitReport {
+  static func table(_ units: [LogicalUnitReport]) -> String {
+    let titles = ["LUN", "SIZE", "BLOCK", "STATE", "READ", "WRITTEN", "FAILED", "NAA", "SERIAL", "PATH"]
+    var table = TextTable(titles, numbers: [0, 1, 2, 4, 5, 6])
+    for unit in units {
+      let counters = unit.counters
+      table.add([
+        "\(unit.number)", ByteCount.describe(unit.sizeBytes), "\(unit.blockBytes)", unit.state,
+        ByteCount.describe(counters.readBytes), ByteCount.describe(counters.writtenBytes), "\(counters.failedCommands)",
+        unit.naa, unit.serial, unit.path,
+      ])
+    }
+    return table.text
+  }
+}
+
+extension DiskReport {
+  /// All disks, the reasons and what to do about them below.
+  public static func text(_ disks: [DiskReport]) -> String {
+    guard !disks.isEmpty else { return "No disks.\n" }
+    var table = TextTable(["DISK", "SIZE", "VERDICT", "LUN", "MODEL", "SERIAL", "REASON"], numbers: [1, 3])
+    for disk in disks {
+      table.add([
+        disk.path, ByteCount.describe(disk.sizeBytes), disk.verdict.rawValue, disk.lun.map { "\($0)" } ?? "-",
+        disk.model.isEmpty ? "-" : disk.model, disk.serial.isEmpty ? "-" : disk.serial, disk.reason,
+      ])
+    }
+    let advice = disks.compactMap { disk in disk.advice.map { "\(disk.path): \($0)" } }.map(Printable.text)
+    return table.text + (advice.isEmpty ? "" : "\n" + advice.joined(separator: "\n") + "\n")
+  }
+}
+
+extension SessionReport {
+  public static func text(_ sessions: [SessionReport]) -> String {
+    guard !sessions.isEmpty else { return "No sessions.\n" }
+    let titles = ["TSIH", "INITIATOR", "ADDRESS", "VIA", "CONNS", "AGE", "READ", "WRITTEN", "ACTIVE"]
+    var table = TextTable(titles, numbers: [0, 4, 5, 6, 7, 8])
+    for session in sessions {
+      let counters = session.counters
+      table.add([
+        "\(session.id)", session.initiator, session.address, session.transport, "\(session.connections)",
+        Duration.text(seconds: session.ageSeconds), ByteCount.describe(counters.readBytes),
+        ByteCount.describe(counters.writtenBytes), "\(counters.activeCommands)",
+      ])
+    }
+    return table.text
+  }
+}
+
+extension Duration {
+  /// `42 s`, `5 min`, `3 h 20 min`, `12 d 4 h`.
+  static func text(seconds: UInt64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400)
+    if minutes < 2 { return "\(seconds) s" }
+    if hours < 1 { return "\(minutes) min" }
+    if days < 1 { return "\(hours) h \(minutes % 60) min" }
+    return "\(days) d \(hours % 24) h"
+  }
+}

@@ -1,0 +1,213 @@
+import Glibc
+
+// What the control socket tells. The field names are the keys of `--json`: scripts read them, so they only ever grow.
+
+/// What a LUN or a session has done since it appeared.
+public struct IOCounters: Codable, Sendable, Equatable {
+  public var readCommands: UInt64 = 0
+  public var writeCommands: UInt64 = 0
+  public var otherCommands: UInt64 = 0
+  public var readBytes: UInt64 = 0
+  public var writtenBytes: UInt64 = 0
+  /// Commands that ended in other than GOOD.
+  public var failedCommands: UInt64 = 0
+  /// Commands in flight now.
+  public var activeCommands: UInt64 = 0
+
+  public init() {}
+}
+
+/// One address that initiators reach.
+public struct PortalReport: Codable, Sendable, Equatable {
+  /// `[::]:3260`, with the port that was really taken.
+  public var address: String
+  /// `tcp` or `iser`.
+  public var transport: String
+  /// `listening`, or in a few words why not.
+  public var state: String
+
+  public init(address: String, transport: String, state: String) {
+    self.address = address
+    self.transport = transport
+    self.state = state
+  }
+}
+
+/// Memory of the daemon, in bytes.
+public struct MemoryReport: Codable, Sendable, Equatable {
+  /// Set aside for data at start.
+  public var arenaBytes: UInt64
+  /// Of these in use now.
+  public var arenaUsedBytes: UInt64
+  /// Resident set of the whole process; 0: not known.
+  public var residentBytes: UInt64
+
+  public init(arenaBytes: UInt64, arenaUsedBytes: UInt64, residentBytes: UInt64) {
+    self.arenaBytes = arenaBytes
+    self.arenaUsedBytes = arenaUsedBytes
+    self.residentBytes = residentBytes
+  }
+}
+
+/// One LUN.
+public struct LogicalUnitReport: Codable, Sendable, Equatable {
+  public var number: UInt16
+  /// NAA designator in hexadecimal, as initiators print it (`naa.6…` without the prefix).
+  public var naa: String
+  public var sizeBytes: UInt64
+  public var blockBytes: UInt32
+  /// Device node, or the `--disk` text.
+  public var path: String
+  public var serial: String
+  /// `online`, `read-only`, `failed`, `gone`, or in a few words what is wrong.
+  public var state: String
+  public var counters: IOCounters
+
+  public init(
+    number: UInt16, naa: String, sizeBytes: UInt64, blockBytes: UInt32, path: String, serial: String, state: String,
+    counters: IOCounters = IOCounters()
+  ) {
+    self.number = number
+    self.naa = naa
+    self.sizeBytes = sizeBytes
+    self.blockBytes = blockBytes
+    self.path = path
+    self.serial = serial
+    self.state = state
+    self.counters = counters
+  }
+}
+
+/// `gatewayd status`.
+public struct StatusReport: Codable, Sendable, Equatable {
+  public var version: String
+  public var processID: Int32
+  public var uptimeSeconds: UInt64
+  public var targetName: String
+  public var alias: String?
+  public var portals: [PortalReport]
+  public var threads: Int
+  public var sessions: Int
+  public var memory: MemoryReport
+  public var logicalUnits: [LogicalUnitReport]
+  /// What a person should know, a sentence each; empty: nothing.
+  public var problems: [String]
+
+  public init(
+    version: String = GatewayVersion.current, processID: Int32 = getpid(), uptimeSeconds: UInt64, targetName: String, alias: String? = nil,
+    portals: [PortalReport], threads: Int, sessions: Int, memory: MemoryReport, logicalUnits: [LogicalUnitReport],
+    problems: [String] = []
+  ) {
+    self.version = version
+    self.processID = processID
+    self.uptimeSeconds = uptimeSeconds
+    self.targetName = targetName
+    self.alias = alias
+    self.portals = portals
+    self.threads = threads
+    self.sessions = sessions
+    self.memory = memory
+    self.logicalUnits = logicalUnits
+    self.problems = problems
+  }
+}
+
+/// What became of a disk.
+public enum DiskVerdict: String, Codable, Sendable {
+  /// A LUN.
+  case exported
+  /// Not touched until a person adopts it.
+  case held
+  /// Never exported.
+  case refused
+}
+
+/// One disk of `gatewayd disks`.
+public struct DiskReport: Codable, Sendable, Equatable {
+  /// Device node, or the `--disk` text.
+  public var path: String
+  public var model: String
+  public var serial: String
+  public var sizeBytes: UInt64
+  public var verdict: DiskVerdict
+  /// The LUN of an exported disk.
+  public var lun: UInt16?
+  /// Why it is held or refused, for a person; empty for an exported disk.
+  public var reason: String
+  /// What to do about it, ready to paste where it is a command; nil: nothing to be done.
+  public var advice: String?
+
+  public init(
+    path: String, model: String, serial: String, sizeBytes: UInt64, verdict: DiskVerdict, lun: UInt16? = nil,
+    reason: String = "", advice: String? = nil
+  ) {
+    self.path = path
+    self.model = model
+    self.serial = serial
+    self.sizeBytes = sizeBytes
+    self.verdict = verdict
+    self.lun = lun
+    self.reason = reason
+    self.advice = advice
+  }
+}
+
+/// One session of `gatewayd sessions`.
+public struct SessionReport: Codable, Sendable, Equatable {
+  /// Target Session Identifying Handle (RFC 7143 §11.12.6).
+  public var id: UInt16
+  public var initiator: String
+  /// InitiatorAlias; nil: it told none.
+  public var alias: String?
+  /// The peer's address and port, of the leading connection.
+  public var address: String
+  /// `tcp` or `iser`.
+  public var transport: String
+  /// Age of the session.
+  public var ageSeconds: UInt64
+  public var connections: Int
+  /// What was negotiated, by the names of RFC 7143 §13 (`MaxBurstLength`: `262144`).
+  public var parameters: [String: String]
+  public var counters: IOCounters
+
+  public init(
+    id: UInt16, initiator: String, alias: String? = nil, address: String, transport: String, ageSeconds: UInt64,
+    connections: Int = 1, parameters: [String: String] = [:], counters: IOCounters = IOCounters()
+  ) {
+    self.id = id
+    self.initiator = initiator
+    self.alias = alias
+    self.address = address
+    self.transport = transport
+    self.ageSeconds = ageSeconds
+    self.connections = connections
+    self.parameters = parameters
+    self.counters = counters
+  }
+}
+
+/// How a held disk is taken.
+public enum AdoptMode: String, Codable, Sendable {
+  /// What is on the disk is discarded: it becomes a blank labelled disk.
+  case wipe
+  /// The content stays and the whole disk is exported as it is; the label is kept elsewhere than on the disk.
+  case whole
+}
+
+/// What came of `gatewayd disks adopt`.
+public struct AdoptReport: Codable, Sendable, Equatable {
+  public var path: String
+  public var lun: UInt16
+  public var naa: String
+
+  public init(path: String, lun: UInt16, naa: String) {
+    self.path = path
+    self.lun = lun
+    self.naa = naa
+  }
+}
+
+/// The version of the program, as `gatewayd version` prints it.
+public enum GatewayVersion {
+  public static let current = "0.1.0"
+}

@@ -1,0 +1,149 @@
+/// Reads a whole settings file by tables: one row per key.
+public enum SettingsReader {
+  /// - Throws: Everything that is wrong with it, at once.
+  public static func read(_ file: SettingsValue) throws(SettingsProblems) -> Settings {
+    let sink = SettingsSink()
+    var settings = Settings()
+    SettingsField(value: file, path: [], sink: sink).section(sections, into: &settings)
+    guard sink.problems.isEmpty else { throw SettingsProblems(problems: sink.problems) }
+    return settings
+  }
+
+  static let sections: [SettingsRow<Settings>] = [
+    SettingsRow("target") { $0.section(target, into: &$1.target) },
+    SettingsRow("discovery") { $0.section(discovery, into: &$1.discovery) },
+    SettingsRow("limits") { $0.section(limits, into: &$1.limits) },
+    SettingsRow("access") { $0.section(access, into: &$1.access) },
+    SettingsRow("discovery-auth") { $1.discoveryAuthentication = CHAPDraft.read($0) },
+    SettingsRow("timeouts") { $0.section(timeouts, into: &$1.timeouts) },
+    SettingsRow("log") { $0.section(log, into: &$1) },
+  ]
+
+  static let target: [SettingsRow<Settings.Target>] = [
+    SettingsRow("name") { field, target in
+      if let name = field.parsed(ISCSIName.allowed, ISCSIName.check) { target.name = name }
+    },
+    SettingsRow("alias") { field, target in
+      if let alias = field.parsed("a text of at most 255 bytes", checkAlias) { target.alias = alias }
+    },
+    SettingsRow("listen") { field, target in
+      let allowed = "a list of \(ListenAddress.allowed)"
+      guard let addresses = field.texts(allowed, ListenAddress.init(parsing:)) else { return }
+      if addresses.isEmpty { return field.report("\(field.name) is empty; allowed: \(allowed)") }
+      if Set(addresses).count < addresses.count { return field.report("\(field.name) has an address twice") }
+      target.listen = addresses
+    },
+    SettingsRow("threads") { field, target in
+      if let count = field.integer(1...256) { target.threads = count }
+    },
+  ]
+
+  static let discovery: [SettingsRow<Settings.Discovery>] = [
+    SettingsRow("enabled") { field, discovery in
+      if let flag = field.boolean() { discovery.isEnabled = flag }
+    },
+    SettingsRow("export-blank") { field, discovery in
+      if let flag = field.boolean() { discovery.exportsBlank = flag }
+    },
+    SettingsRow("ignore") { field, discovery in
+      if let patterns = field.texts("a list of paths or globs below /dev", checkDevicePattern) {
+        discovery.ignore = patterns
+      }
+    },
+  ]
+
+  static let limits: [SettingsRow<Settings.Limits>] = [
+    SettingsRow("sessions") { field, limits in
+      // A TSIH is 16 bits, not 0 (RFC 7143 §11.12.6).
+      if let count = field.integer(1...65535) { limits.sessions = count }
+    },
+    SettingsRow("connections-per-address") { field, limits in
+      if let count = field.integer(1...65535) { limits.connectionsPerAddress = count }
+    },
+    SettingsRow("login-timeout") { field, limits in
+      if let seconds = field.integer(1...600, unit: " (seconds)") { limits.loginTimeoutSeconds = seconds }
+    },
+    SettingsRow("queue-depth") { field, limits in
+      if let count = field.integer(1...1024) { limits.queueDepth = count }
+    },
+    SettingsRow("memory") { field, limits in
+      if let bytes = field.parsed("a size from 16M to 1T, as in \"512M\"", checkMemory) { limits.memoryBytes = bytes }
+    },
+  ]
+
+  static let access: [SettingsRow<Settings.Access>] = [
+    SettingsRow("networks") { field, access in
+      let allowed = "a list of \"on-link\", \"any\" or networks as in \"10.0.0.0/8\""
+      if let networks = field.texts(allowed, NetworkRule.init(parsing:)) { access.networks = networks }
+    },
+    SettingsRow("initiators") { field, access in
+      let allowed = "a list of initiator names or globs, as in \"iqn.1993-08.org.debian:*\""
+      if let names = field.texts(allowed, ISCSIName.checkPattern) { access.initiators = names }
+    },
+    SettingsRow("chap") { field, access in access.chap = CHAPDraft.read(field) },
+    SettingsRow("initiator") { field, access in
+      if let rules = field.list("[[access.initiator]] tables", InitiatorDraft.read) { access.rules = rules }
+    },
+  ]
+
+  static let timeouts: [SettingsRow<Settings.Timeouts>] = [
+    SettingsRow("nop-interval") { field, timeouts in
+      if let seconds = field.integer(0...3600, unit: " (seconds; 0: never)") { timeouts.nopIntervalSeconds = seconds }
+    },
+    SettingsRow("io-deadline") { field, timeouts in
+      if let seconds = field.integer(1...600, unit: " (seconds)") { timeouts.ioDeadlineSeconds = seconds }
+    },
+  ]
+
+  static let log: [SettingsRow<Settings>] = [
+    SettingsRow("level") { field, settings in
+      if let level = field.parsed(LogLevel.allowed, LogLevel.init(parsing:)) { settings.logLevel = level }
+    }
+  ]
+
+  private static func checkAlias(_ text: String) throws(ValueError) -> String {
+    // A text value is at most 255 bytes (RFC 7143 §6.1).
+    guard !text.isEmpty, text.utf8.count <= 255,
+      text.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F })
+    else { throw ValueError("an alias has 1 to 255 bytes and no control characters") }
+    return text
+  }
+
+  private static func checkDevicePattern(_ text: String) throws(ValueError) -> String {
+    guard text.hasPrefix("/dev/") || text.hasPrefix("*") else {
+      throw ValueError(
+        "'\(text)' can match no disk; allowed: paths or globs below /dev, as in \"/dev/disk/by-id/usb-*\"")
+    }
+    return text
+  }
+
+  private static func checkMemory(_ text: String) throws(ValueError) -> UInt64 {
+    let bytes = try ByteCount.parse(text)
+    guard (1 << 24...1 << 40).contains(bytes) else { throw ValueError("'\(text)' is out of range; allowed: 16M to 1T") }
+    return bytes
+  }
+}
+
+extension LogLevel {
+  static let allowed = allCases.map(\.name).joined(separator: ", ")
+
+  public init(parsing text: String) throws(ValueError) {
+    guard let level = LogLevel(name: text) else {
+      throw ValueError("'\(text)' is not a level; allowed: \(Self.allowed)")
+    }
+    self = level
+  }
+}
+
+extension NetworkRule {
+  init(parsing text: String) throws(ValueError) {
+    switch text {
+    case "on-link": self = .onLink
+    case "any": self = .any
+    default:
+      do { self = .network(try IPNetwork(parsing: text)) } catch {
+        throw ValueError("\(error.description); \"on-link\" and \"any\" are allowed too")
+      }
+    }
+  }
+}

@@ -1,0 +1,2 @@
+import ArgumentParser
+struct DoctorCommand: ParsableCommand { static let configuration = CommandConfiguration(commandName: "doctor") }

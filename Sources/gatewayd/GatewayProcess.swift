@@ -1,0 +1,229 @@
+import Gateway
+import Glibc
+import Synchronization
+
+/// What `gatewayd run` keeps for the life of the process.
+struct GatewayProcess: Sendable {
+  var options: RunOptions
+  /// Read again at SIGHUP; nil: there is none.
+  var settingsPath: String?
+  /// `--log-level`; nil: the settings'.
+  var fixedLogLevel: LogLevel?
+  /// What a graceful stop may take.
+  var stopSeconds = 5.0
+}
+
+/// What the concurrency pool tells the main thread.
+private enum ProcessEvent: Sendable {
+  case started
+  case startFailed(String)
+  case reloaded(Settings)
+  case reloadFailed(String)
+  case stopped
+}
+
+/// Events for the main thread, which waits for signals: each one raises SIGUSR1 to wake it.
+private final class ProcessMailbox: Sendable {
+  private let events = Mutex<[ProcessEvent]>([])
+
+  func post(_ event: ProcessEvent) {
+    events.withLock { $0.append(event) }
+    kill(getpid(), SIGUSR1)
+  }
+
+  func take() -> [ProcessEvent] {
+    events.withLock { events in
+      defer { events = [] }
+      return events
+    }
+  }
+}
+
+/// Runs the gateway until it is told to stop.
+/// - Returns: The exit code of the process.
+func runGateway(_ process: GatewayProcess) -> Int32 {
+  signal(SIGPIPE, SIG_IGN)
+  var loop = SignalLoop(process: process)
+  return loop.run()
+}
+
+/// The main thread: waits for signals, and does nothing else. Every other thread of the process has them blocked, because
+/// they are blocked before the first one starts.
+private struct SignalLoop {
+  var process: GatewayProcess
+  let gateway: Gateway
+  let server: ControlServer
+  let manager = ServiceManager()
+  let mailbox = ProcessMailbox()
+  let signals: sigset_t
+  var isStarted = false
+  var isStopping = false
+  var isReloading = false
+  /// A SIGHUP came when it could not be served.
+  var reloadIsDue = false
+  var stopDeadline: ContinuousClock.Instant?
+  var nextBeat: ContinuousClock.Instant?
+
+  init(process: GatewayProcess) {
+    self.process = process
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1] { sigaddset(&signals, number) }
+    pthread_sigmask(SIG_BLOCK, &signals, nil)
+    self.signals = signals
+    gateway = Gateway(process.options)
+    server = ControlServer(path: process.options.controlPath, control: gateway)
+  }
+
+  mutating func run() -> Int32 {
+    start()
+    if manager.watchdogSeconds != nil { nextBeat = .now }
+    while true {
+      beat()
+      let number = wait()
+      if number == SIGTERM || number == SIGINT {
+        if isStopping {
+          Log.warning("stopped at once, by a second signal")
+          return 1
+        }
+        stop()
+      } else if number == SIGHUP {
+        reloadIsDue = true
+      }
+      for event in mailbox.take() {
+        if let code = handle(event) { return code }
+      }
+      if reloadIsDue, isStarted, !isReloading, !isStopping { reload() }
+      if let stopDeadline, .now >= stopDeadline {
+        Log.error("the gateway did not stop within \(Int(process.stopSeconds)) s: leaving anyway")
+        server.stop()
+        return 1
+      }
+    }
+  }
+
+  /// The next signal; 0 when a deadline came first. Without deadlines it waits for ever.
+  private func wait() -> Int32 {
+    var signals = signals
+    guard let deadline = [stopDeadline, nextBeat].compactMap({ $0 }).min() else {
+      return max(0, sigwaitinfo(&signals, nil))
+    }
+    let left = max(.zero, deadline - .now).components
+    var timeout = timespec(tv_sec: Int(left.seconds), tv_nsec: Int(left.attoseconds / 1_000_000_000))
+    return max(0, sigtimedwait(&signals, nil, &timeout))
+  }
+
+  private mutating func handle(_ event: ProcessEvent) -> Int32? {
+    switch event {
+    case .started: started()
+    case .startFailed(let reason):
+      guard !isStopping else { return nil }
+      Log.error("cannot start: \(reason)")
+      manager.status("Cannot start: \(reason)")
+      return 1
+    case .reloaded(let settings): reloaded(settings)
+    case .reloadFailed(let reason):
+      isReloading = false
+      Log.error("the settings were not taken, the old ones stay: \(reason)")
+      manager.ready("The new settings were not taken: \(reason)")
+    case .stopped:
+      server.stop()
+      Log.notice("stopped")
+      return 0
+    }
+    return nil
+  }
+
+  private func start() {
+    Log.notice("gatewayd \(GatewayVersion.current) starts")
+    let (gateway, mailbox) = (gateway, mailbox)
+    Task.detached {
+      do {
+        try await gateway.start()
+        mailbox.post(.started)
+      } catch { mailbox.post(.startFailed("\(error)")) }
+    }
+  }
+
+  private mutating func started() {
+    isStarted = true
+    guard !isStopping else { return }
+    do throws(ControlError) {
+      try server.start()
+      Log.info("control socket: \(process.options.controlPath)")
+    } catch {
+      // Serving disks matters more than being asked about it.
+      Log.error("\(error.message); the client commands will not work")
+    }
+    manager.ready("Serving")
+    tellStatus()
+  }
+
+  private func tellStatus() {
+    let (gateway, manager) = (gateway, manager)
+    Task.detached {
+      let report = await gateway.status()
+      let portals = report.portals.map(\.address).joined(separator: " ")
+      Log.notice("serving \(report.targetName) at \(portals), \(report.logicalUnits.count) LUNs")
+      manager.status("\(report.targetName) at \(portals), \(report.logicalUnits.count) LUNs")
+    }
+  }
+
+  private mutating func stop() {
+    isStopping = true
+    // The gateway has `stopSeconds`; a little more is for the way back.
+    stopDeadline = .now + .seconds(process.stopSeconds + 1)
+    Log.notice("stopping")
+    manager.stopping()
+    let (gateway, mailbox, seconds) = (gateway, mailbox, process.stopSeconds)
+    Task.detached {
+      await gateway.stop(within: seconds)
+      mailbox.post(.stopped)
+    }
+  }
+
+  private mutating func reload() {
+    reloadIsDue = false
+    guard let path = process.settingsPath ?? SettingsFile.path(given: nil) else {
+      return Log.notice("SIGHUP: there is no settings file to read")
+    }
+    manager.reloading()
+    let settings: Settings
+    do throws(SettingsFileProblems) { settings = try SettingsFile.load(path) } catch {
+      for line in error.lines { Log.error(line) }
+      Log.error("the settings were not taken, the old ones stay")
+      return manager.ready("The new settings are wrong, the old ones stay: \(error.lines.first ?? "")")
+    }
+    isReloading = true
+    let (gateway, mailbox) = (gateway, mailbox)
+    Task.detached {
+      do throws(ControlError) {
+        try await gateway.reload(settings)
+        mailbox.post(.reloaded(settings))
+      } catch { mailbox.post(.reloadFailed(error.message)) }
+    }
+  }
+
+  private mutating func reloaded(_ settings: Settings) {
+    isReloading = false
+    let late = Settings.keysNeedingRestart(from: process.options.settings, to: settings)
+    if !late.isEmpty { Log.warning("at the next start only: \(late.joined(separator: ", "))") }
+    process.options.settings = settings
+    Log.level = process.fixedLogLevel ?? settings.logLevel
+    Log.notice("the settings were read again")
+    manager.ready("The settings were read again")
+    tellStatus()
+  }
+
+  /// `WATCHDOG=1` when it is due, and only when the gateway answers: one that hangs is to be restarted.
+  private mutating func beat() {
+    guard let seconds = manager.watchdogSeconds, let due = nextBeat, .now >= due else { return }
+    nextBeat = .now + .seconds(seconds)
+    guard isStarted, !isStopping else { return manager.watchdog() }
+    let (gateway, manager) = (gateway, manager)
+    Task.detached {
+      _ = await gateway.status()
+      manager.watchdog()
+    }
+  }
+}

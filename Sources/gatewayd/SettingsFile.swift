@@ -1,0 +1,105 @@
+import FoundationEssentials
+import Gateway
+import Glibc
+import TOMLKit
+
+/// Everything wrong with a settings file, a line each, ready to print. Never a secret.
+struct SettingsFileProblems: Error {
+  var lines: [String]
+}
+
+/// The settings file: TOML in, checked settings out.
+enum SettingsFile {
+  static let standardPath = "/etc/gatewayd/gatewayd.toml"
+  /// A settings file is a page or two.
+  static let byteCountMax = 1 << 20
+
+  /// The file to read: `--settings`; else one that came as a systemd credential; else the standard one if it is there.
+  static func path(given: String?) -> String? {
+    if let given { return given }
+    let credentials = getenv("CREDENTIALS_DIRECTORY").map { String(cString: $0) + "/gatewayd.toml" }
+    return [credentials, standardPath].compactMap { $0 }.first { access($0, F_OK) == 0 }
+  }
+
+  /// Reads and checks the whole file.
+  static func load(_ path: String) throws(SettingsFileProblems) -> Settings {
+    let (bytes, mode) = try contents(of: path)
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw SettingsFileProblems(lines: ["\(path): the file is not UTF-8"])
+    }
+    // The parser takes C strings: what follows a zero would be lost without a word.
+    let zeros = ["\u{0}", "\\u0000", "\\U00000000"]
+    if zeros.contains(where: text.contains) {
+      throw SettingsFileProblems(lines: ["\(path): a zero character is not allowed in settings"])
+    }
+    let table: TOMLTable
+    do { table = try TOMLTable(string: text) } catch {
+      throw SettingsFileProblems(lines: [syntaxError(error, path)])
+    }
+    let settings: Settings
+    do { settings = try SettingsReader.read(SettingsValue(table)) } catch {
+      throw SettingsFileProblems(lines: error.lines(file: path, text: text))
+    }
+    if settings.hasSecrets, mode & S_IROTH != 0 {
+      throw SettingsFileProblems(lines: [
+        "\(path): the file holds CHAP secrets and everybody can read it; type: chmod o-rwx \(path)"
+      ])
+    }
+    return settings
+  }
+
+  private static func contents(of path: String) throws(SettingsFileProblems) -> ([UInt8], mode_t) {
+    func failed(_ code: Int32) -> SettingsFileProblems {
+      SettingsFileProblems(lines: ["\(path): \(SystemError.text(code))"])
+    }
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { throw failed(errno) }
+    defer { close(descriptor) }
+    var info = stat()
+    guard fstat(descriptor, &info) == 0 else { throw failed(errno) }
+    guard info.st_mode & S_IFMT == S_IFREG else {
+      throw SettingsFileProblems(lines: ["\(path): not a regular file"])
+    }
+    var bytes: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 64 << 10)
+    while true {
+      let count = read(descriptor, &chunk, chunk.count)
+      guard count >= 0 else { throw failed(errno) }
+      if count == 0 { return (bytes, info.st_mode) }
+      bytes += chunk[..<count]
+      guard bytes.count <= byteCountMax else {
+        throw SettingsFileProblems(lines: ["\(path): larger than \(ByteCount.describe(UInt64(byteCountMax)))"])
+      }
+    }
+  }
+
+  private static func syntaxError(_ error: any Error, _ path: String) -> String {
+    guard let error = error as? TOMLParseError else { return "\(path): not TOML" }
+    return "\(path):\(error.source.begin.line): not TOML: \(error.description)"
+  }
+}
+
+extension Settings {
+  var hasSecrets: Bool {
+    access.chap != nil || discoveryAuthentication != nil || access.rules.contains { $0.chap != nil }
+  }
+}
+
+extension SettingsValue {
+  /// What the TOML parser found, without the parser.
+  init(_ table: TOMLTable) {
+    self = .table(Dictionary(table.map { ($0.0, SettingsValue($0.1)) }) { first, _ in first })
+  }
+
+  init(_ value: any TOMLValueConvertible) {
+    switch value.type {
+    case .table: self = value.table.map(SettingsValue.init) ?? .other("a table")
+    case .array: self = .array(value.array.map { $0.map(SettingsValue.init) } ?? [])
+    case .string: self = value.string.map(SettingsValue.string) ?? .other("a text")
+    case .int: self = value.int.map { .integer(Int64($0)) } ?? .other("a number")
+    case .bool: self = value.bool.map(SettingsValue.boolean) ?? .other("true or false")
+    case .double: self = .other("a fraction")
+    case .date, .time, .dateTime: self = .other("a date or time")
+    }
+  }
+}

@@ -1,0 +1,183 @@
+import Testing
+
+@testable import Gateway
+
+@Suite("Settings: lines, sizes, addresses and names in texts")
+struct SettingsTextTests {
+  static let text = """
+    # gatewayd = "not a key"
+    top.inner = 1
+    [target] # [not.a.header]
+    name = "a # b \\" [x]"
+    "list\\en" = [ # comment ]
+      "one",
+      [ "deep",
+        "er" ], 'th#ree'
+    ]
+    long = \"\"\"
+    key = 1
+    \\\"\"\" [no]
+    \"\"\"\"\"
+    after = '''
+    x = ']' '' '''
+    [[access.initiator]]
+    name = "a"
+    chap = { user = "u", secret = "s" }
+    [[access.initiator]]
+    [access.initiator.chap]
+    user = "v"
+    """
+
+  @Test(
+    "Each key is found on its line, through strings, comments, lists and tables",
+    arguments: [
+      (["top"], 2), (["top", "inner"], 2), (["target"], 3), (["target", "name"], 4), (["target", "list\\en"], 5),
+      (["target", "list\\en", "0"], 6), (["target", "list\\en", "1"], 7), (["target", "list\\en", "1", "1"], 8),
+      (["target", "list\\en", "2"], 8), (["target", "long"], 10), (["target", "after"], 14),
+      (["access", "initiator", "0"], 16), (["access", "initiator", "0", "name"], 17),
+      (["access", "initiator", "0", "chap", "secret"], 18), (["access", "initiator", "1"], 19),
+      (["access", "initiator", "1", "chap"], 20), (["access", "initiator", "1", "chap", "user"], 21),
+      // Not there: the nearest thing around it.
+      (["access", "initiator", "1", "name"], 19), (["target", "key"], 3),
+    ])
+  func lines(path: [String], line: Int) {
+    #expect(SettingsLines(text: Self.text).line(of: path) == line)
+  }
+
+  @Test("What is nowhere in the text has no line")
+  func noLine() {
+    #expect(SettingsLines(text: Self.text).line(of: ["no", "such"]) == nil)
+    #expect(SettingsLines(text: "").line(of: ["a"]) == nil)
+  }
+
+  @Test("Random text is scanned to its end without a trap")
+  func randomText() {
+    var random = SplitMix(state: 11)
+    let alphabet = Array("[]{}=.,#\"'\\\n ab0-é\t")
+    for _ in 0..<5000 {
+      let text = String((0..<random.next() % 60).map { _ in alphabet[Int(random.next() % UInt64(alphabet.count))] })
+      let lines = text.utf8.filter { $0 == 0x0A }.count + 1
+      if let line = SettingsLines(text: text).line(of: ["a"]) { #expect((1...lines).contains(line)) }
+    }
+    // Deep nesting does not exhaust the stack.
+    _ = SettingsLines(text: "a = " + String(repeating: "[", count: 200_000))
+  }
+
+  @Test(
+    "Sizes are powers of 1024",
+    arguments: [
+      ("4096", 4096), ("512M", 512 << 20), ("4GiB", 4 << 30), ("1T", 1 << 40), ("2k", 2048), ("1PiB", 1 << 50),
+      ("0", 0), ("9223372036854775807", Int64.max),
+    ] as [(String, Int64)])
+  func sizes(text: String, bytes: Int64) throws {
+    #expect(try ByteCount.parse(text) == UInt64(bytes))
+  }
+
+  @Test(
+    "What is not a size says what is allowed",
+    arguments: ["", "M", "4GB", "4 G", "-1", "+1", "1.5G", "0x10", "18446744073709551616", "16777216T", "٣"])
+  func badSizes(text: String) {
+    let error = #expect(throws: ValueError.self) { try ByteCount.parse(text) }
+    #expect(error?.description.contains("allowed") == true || error?.description.contains("too large") == true)
+  }
+
+  @Test(
+    "Sizes for people",
+    arguments: [
+      (0, "0 B"), (512, "512 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (512 << 20, "512 MiB"), (3 << 39, "1.5 TiB"),
+      ((1 << 40) - 1, "1023 GiB"), (1000 << 30, "1000 GiB"),
+    ] as [(UInt64, String)])
+  func sizeTexts(bytes: UInt64, text: String) {
+    #expect(ByteCount.describe(bytes) == text)
+  }
+
+  @Test("Disks are given by path or by form")
+  func disks() throws {
+    #expect(try DiskSpecification(parsing: "/dev/sda") == .path("/dev/sda"))
+    #expect(try DiskSpecification(parsing: "disk.img") == .path("disk.img"))
+    #expect(
+      try DiskSpecification(parsing: "/dev/disk/by-path/pci-0000:00:1") == .path("/dev/disk/by-path/pci-0000:00:1"))
+    #expect(try DiskSpecification(parsing: "./memory:1") == .path("./memory:1"))
+    #expect(try DiskSpecification(parsing: "memory:512M") == .memory(bytes: 512 << 20))
+    #expect(try DiskSpecification(parsing: "null:1T") == .null(bytes: 1 << 40))
+    #expect(try DiskSpecification(parsing: "slow:1M:250") == .slow(bytes: 1 << 20, milliseconds: 250))
+    #expect(
+      try DiskSpecification(parsing: "faulty:1M:read@8:medium,write@9")
+        == .faulty(bytes: 1 << 20, rules: "read@8:medium,write@9"))
+  }
+
+  @Test(
+    "A disk that is none of the forms is refused",
+    arguments: [
+      "", "memory:", "memory:0", "memory:513", "null:x", "slow:1M", "slow:1M:x", "slow:1M:-1", "foo:1M", "a\u{0}",
+    ])
+  func badDisks(text: String) {
+    #expect(throws: ValueError.self) { try DiskSpecification(parsing: text) }
+  }
+
+  @Test(
+    "Addresses to listen on",
+    arguments: [
+      ("[::]:3260", "::", 3260), ("0.0.0.0:3260", "0.0.0.0", 3260), ("127.0.0.1:0", "127.0.0.1", 0),
+      ("3261", "::", 3261), ("10.1.2.3", "10.1.2.3", 3260), ("[fd00::1]", "fd00::1", 3260),
+      ("fd00::1", "fd00::1", 3260),
+      ("[fe80::1%eth0]:860", "fe80::1%eth0", 860),
+    ] as [(String, String, UInt16)])
+  func addresses(text: String, host: String, port: UInt16) throws {
+    let address = try ListenAddress(parsing: text)
+    #expect(address == ListenAddress(host: host, port: port))
+    #expect(try ListenAddress(parsing: address.description) == address)
+  }
+
+  @Test(
+    "What is not an address is refused",
+    arguments: [
+      "", ":", ":3260", "[::]:", "[::", "::]:1", "[10.0.0.1]:3260", "localhost:3260", "1.2.3:3260", "1.2.3.4:65536",
+      "1.2.3.4:+1", "1.2.3.4:-1", "65536", "[fe80::1%]:1", "10.0.0.1%eth0:1", "1.2.3.4:3260\u{0}",
+    ])
+  func badAddresses(text: String) {
+    #expect(throws: ValueError.self) { try ListenAddress(parsing: text) }
+  }
+
+  @Test("A network contains its addresses, IPv4 ones also as they arrive on IPv6 sockets (RFC 4291 §2.5.5.2)")
+  func networks() throws {
+    let network = try IPNetwork(parsing: "10.16.0.0/12")
+    #expect(network.contains([10, 31, 255, 255]))
+    #expect(!network.contains([10, 32, 0, 0]))
+    #expect(network.contains([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 10, 17, 0, 1]))
+    #expect(!network.contains([]))
+    #expect(try IPNetwork(parsing: "0.0.0.0/0").contains([1, 2, 3, 4]))
+    let wide = try IPNetwork(parsing: "fd00::/8")
+    #expect(wide.contains([0xFD] + [UInt8](repeating: 0xFF, count: 15)))
+    #expect(!wide.contains([10, 0, 0, 1]))
+    #expect(wide.description == "fd00::/8")
+    for bad in ["10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "/8", "10.0.0.1/8", "example.org/8", "::/129"] {
+      #expect(throws: ValueError.self) { try IPNetwork(parsing: bad) }
+    }
+  }
+
+  @Test(
+    "Globs match whole texts",
+    arguments: [
+      ("*", "", true), ("a*c", "abc", true), ("a*c", "abcd", false), ("a?c", "abc", true), ("a?c", "ac", false),
+      ("*:a*b", "x:aab", true), ("/dev/sd*", "/dev/disk/sda", false), ("*/by-id/*", "/dev/disk/by-id/x", true),
+      ("", "a", false), ("**a", "ba", true), ("[a]", "a", false),
+    ])
+  func globs(pattern: String, text: String, matches: Bool) {
+    #expect(Glob.matches(pattern, text) == matches)
+  }
+
+  @Test("A hostile name cannot make a glob backtrack without end")
+  func globIsBounded() {
+    let pattern = String(repeating: "*a", count: 100) + "b"
+    #expect(!Glob.matches(pattern, String(repeating: "a", count: 10_000)))
+  }
+
+  @Test("Neighbouring spellings are near")
+  func spelling() {
+    #expect(Spelling.distance("listen", "lisen") == 1)
+    #expect(Spelling.distance("listen", "litsen") == 1)
+    #expect(Spelling.distance("", "abc") == 3)
+    #expect(Spelling.distance("kitten", "sitting") == 3)
+  }
+}
