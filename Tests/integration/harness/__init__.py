@@ -1,0 +1,1 @@
+"""What the integration, conformance and benchmark runs share: targets, loop devices, an initiator. Standard library only."""
