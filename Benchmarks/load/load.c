@@ -481,7 +481,8 @@ int main(int argc, char **argv) {
   for (uint32_t i = 0; i < options.sessions; i++) session_logout(&sessions[i]);
 
   double count = result.count > 0 ? (double)result.count : 1, target = user[1] - user[0] + system[1] - system[0];
-  printf("{\"iops\": %.1f, \"mb_per_s\": %.2f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"max_us\": %.1f, "
+  printf("{\"iops\": %.1f, \"mb_per_s\": %.2f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, "
+         "\"max_us\": %.1f, "
          "\"mean_us\": %.1f, \"commands\": %llu, \"errors\": %llu, \"rejects\": %llu, \"nop_ins\": %llu, "
          "\"window_waits\": %llu, \"seconds\": %.3f, \"load_cpu_percent\": %.1f, \"load_cpu_us_per_io\": %.3f, "
          "\"target_cpu_percent\": %.1f, \"target_cpu_us_per_io\": %.3f, \"target_user_us_per_io\": %.3f, "

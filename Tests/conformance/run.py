@@ -106,9 +106,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pattern", nargs="?", default="*", help="only tests that match, as 'Prout*' or 'ALL.Read10.*'")
     parser.add_argument("--target", choices=["gatewayd", "tgt"], default="gatewayd")
-    parser.add_argument("--url", action="append", help="a running target instead; twice: the second path for multipath tests")
+    parser.add_argument("--url", action="append", help="a running target instead; twice: its second path")
     parser.add_argument("--also", action="append", default=[], metavar="URL",
-                        help="another kind of LUN (thin, read-only, removable...) on which skipped tests are tried again")
+                        help="another kind of LUN (thin, read-only, removable...) on which skipped tests are tried")
     parser.add_argument("--daemon-argument", action="append", default=[], help="passed on to gatewayd run")
     parser.add_argument("--seconds", type=float, default=20, help="limit for one test")
     parser.add_argument("--no-expectations", action="store_true", help="only report, do not judge the skips")
@@ -137,7 +137,7 @@ def main():
             if outcome.result in (FAIL, HANG) and arguments.verbose:
                 print(outcome.output)
             print(f"{outcome.result}  {name:<44} {outcome.seconds:6.2f} s  {outcome.reason}{note}", flush=True)
-            if target is not None and getattr(target, "process", None) is not None and target.process.poll() is not None:
+            if isinstance(target, Gateway) and target.process.poll() is not None:
                 print(f"gatewayd ended with {target.process.returncode}:\n{target.log}")
                 counts[FAIL] += len(wanted) - sum(counts.values())
                 break

@@ -60,7 +60,8 @@ class Gateway(Target):
     def spawn(self, prefix=()):
         """Starts the process without waiting for it to be ready."""
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([*prefix, *self.command()], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            command = [*prefix, *self.command()]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.pid = self.process.pid
 
     def start(self, seconds=10):

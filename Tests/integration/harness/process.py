@@ -27,9 +27,8 @@ def wait_until(condition, seconds, what, step=0.01):
 
 def run(arguments, seconds=30, check=True, **options):
     """Runs a program to its end; its output comes back as text."""
-    result = subprocess.run(
-        [str(a) for a in arguments], capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, **options
-    )
+    result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=seconds,
+                            stdin=subprocess.DEVNULL, **options)
     if check and result.returncode != 0:
         raise AssertionError(f"{arguments[0]} ended with {result.returncode}:\n{result.stdout}{result.stderr}")
     return result
