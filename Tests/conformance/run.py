@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Runs libiscsi's iscsi-test-cu, each test in its own process with a time limit, and judges the outcome.
+
+A pass is a CUnit summary with one test run and none failed, and no "[SKIPPED]" line. The tool ends with 0 also when it
+ran nothing, so its exit status says nothing. A skip is accepted only when expected-skips.txt names it with a reason.
+"""
+
+import argparse
+import collections
+import fnmatch
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "integration"))
+
+from harness import process  # noqa: E402
+from harness.daemon import Gateway  # noqa: E402
+from harness.targets import TgtTarget  # noqa: E402
+
+PASS, FAIL, SKIP, HANG = "pass", "FAIL", "skip", "HANG"
+Outcome = collections.namedtuple("Outcome", "result reason seconds output")
+
+SUMMARY = re.compile(r"^\s+tests\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)", re.MULTILINE)
+SKIPPED = re.compile(r"\[SKIPPED\]\s*(.*)")
+FAILED = re.compile(r"\[FAILED\]\s*(.*)")
+
+
+def all_tests():
+    """The tests (not families, not suites) of the family ALL, which holds every suite once."""
+    listed = process.run(["iscsi-test-cu", "--list"]).stdout.split()
+    return [name for name in listed if name.startswith("ALL.") and name.count(".") == 2]
+
+
+def judge(output, return_code):
+    """(result, reason) from what the tool printed."""
+    summary = SUMMARY.search(output)
+    if summary is None:
+        return FAIL, f"ended without a summary ({return_code})"
+    _, ran, passed, failed = (int(n) for n in summary.groups())
+    if failed > 0:
+        reasons = FAILED.findall(output) or re.findall(r"^\s+1\. (.*)$", output, re.MULTILINE)
+        return FAIL, reasons[0].strip() if reasons else "failed"
+    if ran != 1 or passed != 1:
+        return FAIL, f"ran {ran} tests, not 1"
+    skipped = SKIPPED.search(output)
+    if skipped:
+        return SKIP, skipped.group(1).strip()
+    return PASS, ""
+
+
+def run_test(name, urls, seconds):
+    begin = time.monotonic()
+    arguments = ["iscsi-test-cu", "--dataloss", "--allow-sanitize", "--test", name, *urls]
+    child = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        output, _ = child.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGKILL)
+        output, _ = child.communicate()
+        return Outcome(HANG, f"no end within {seconds} s", time.monotonic() - begin, output.decode(errors="replace"))
+    text = output.decode(errors="replace")
+    return Outcome(*judge(text, child.returncode), time.monotonic() - begin, text)
+
+
+def run_on_kinds(name, kinds, seconds):
+    """The outcome on the first kind of LUN that shows the feature; a failure anywhere on the way counts."""
+    outcome = None
+    for urls in kinds:
+        outcome = run_test(name, urls, seconds)
+        if outcome.result != SKIP:
+            return outcome
+    return outcome
+
+
+def expected_skips(path):
+    """{test: reason} from lines of `test  reason`."""
+    expected = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, reason = line.partition(" ")
+        if not reason.strip():
+            raise SystemExit(f"{path.name}:{number}: a skip needs a reason")
+        expected[name] = reason.strip()
+    return expected
+
+
+def start_target(arguments):
+    """(target or None, kinds of LUN as lists of URLs: the LUN and its second path)"""
+    if arguments.url:
+        return None, [arguments.url] + [[also] for also in arguments.also]
+    if arguments.target == "tgt":
+        target = TgtTarget(sizes=(64 << 20,))
+    else:
+        target = Gateway(disks=["memory:64M"], arguments=arguments.daemon_argument)
+    url = target.url()
+    return target, [[url, url]] + [[also] for also in arguments.also]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pattern", nargs="?", default="*", help="only tests that match, as 'Prout*' or 'ALL.Read10.*'")
+    parser.add_argument("--target", choices=["gatewayd", "tgt"], default="gatewayd")
+    parser.add_argument("--url", action="append", help="a running target instead; twice: its second path")
+    parser.add_argument("--also", action="append", default=[], metavar="URL",
+                        help="another kind of LUN (thin, read-only, removable...) on which skipped tests are tried")
+    parser.add_argument("--daemon-argument", action="append", default=[], help="passed on to gatewayd run")
+    parser.add_argument("--seconds", type=float, default=20, help="limit for one test")
+    parser.add_argument("--no-expectations", action="store_true", help="only report, do not judge the skips")
+    parser.add_argument("--verbose", action="store_true", help="show the output of what fails")
+    arguments = parser.parse_args()
+
+    wanted = [name for name in all_tests()
+              if fnmatch.fnmatch(name, arguments.pattern) or fnmatch.fnmatch(name, f"ALL.{arguments.pattern}")
+              or arguments.pattern in name]
+    if not wanted:
+        raise SystemExit(f"no test matches {arguments.pattern}")
+    expected = {} if arguments.no_expectations else expected_skips(HERE / "expected-skips.txt")
+    counts, unexpected, stale = collections.Counter(), [], []
+    target, kinds = start_target(arguments)
+    begin = time.monotonic()
+    try:
+        for name in wanted:
+            outcome = run_on_kinds(name, kinds, arguments.seconds)
+            counts[outcome.result] += 1
+            note = ""
+            if outcome.result == SKIP and name not in expected and not arguments.no_expectations:
+                unexpected.append(name)
+                note = "  <- not an expected skip"
+            if outcome.result != SKIP and name in expected:
+                stale.append(name)
+            if outcome.result in (FAIL, HANG) and arguments.verbose:
+                print(outcome.output)
+            print(f"{outcome.result}  {name:<44} {outcome.seconds:6.2f} s  {outcome.reason}{note}", flush=True)
+            if isinstance(target, Gateway) and target.process.poll() is not None:
+                print(f"gatewayd ended with {target.process.returncode}:\n{target.log}")
+                counts[FAIL] += len(wanted) - sum(counts.values())
+                break
+    finally:
+        if target is not None:
+            target.stop()
+
+    print(f"\n{len(wanted)} tests in {time.monotonic() - begin:.0f} s: {counts[PASS]} pass, {counts[FAIL]} fail, "
+          f"{counts[HANG]} hang, {counts[SKIP]} skip ({len(unexpected)} of them unexpected)")
+    for name in stale:
+        print(f"expected-skips.txt: {name} is not skipped any more, take the line away")
+    failed = counts[FAIL] + counts[HANG] + len(unexpected)
+    print(f"conformance: {counts[PASS] + counts[SKIP] - len(unexpected)} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+// swift-tools-version: 6.2
+// The parsers of the gateway under libFuzzer. A package of its own: the coverage instrumentation must not reach the
+// product, and the product's manifest should not know of it. The sources are links to the gateway's own.
+import PackageDescription
+
+/// `-sanitize-coverage` is what libFuzzer steers by; in release, so that what runs is what ships: its traps stay on.
+let instrumented: [SwiftSetting] = [
+  .swiftLanguageMode(.v6), .unsafeFlags(["-sanitize=fuzzer", "-parse-as-library"]),
+]
+let runtime = Context.environment["GATEWAYD_FUZZER_RUNTIME"] ?? "libclang_rt.fuzzer_no_main-x86_64.a"
+
+let package = Package(
+  name: "fuzz",
+  dependencies: [],
+  targets: [
+    .target(name: "CFuzzer"),
+    .target(name: "CChecksum"),
+    .systemLibrary(name: "CNettle", pkgConfig: "nettle"),
+    .target(name: "Wire", dependencies: ["CChecksum"], swiftSettings: instrumented),
+    .target(name: "SCSI", dependencies: ["Wire"], swiftSettings: instrumented),
+    .target(name: "ISCSI", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
+    .executableTarget(
+      name: "Fuzz", dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI"],
+      swiftSettings: instrumented,
+      linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),
+  ]
+)

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Writes the inputs that fuzzing begins with: corpus/TARGET/seed-*. Run it when a target reads another form."""
+
+import struct
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "integration"))
+
+from harness import initiator, scsi  # noqa: E402
+
+OFFER = {
+    "HeaderDigest": "CRC32C,None", "DataDigest": "None", "InitialR2T": "No", "ImmediateData": "Yes",
+    "MaxRecvDataSegmentLength": "262144", "MaxBurstLength": "16776192", "FirstBurstLength": "262144",
+    "MaxConnections": "1", "MaxOutstandingR2T": "1", "DefaultTime2Wait": "2", "DefaultTime2Retain": "0",
+    "ErrorRecoveryLevel": "2", "DataPDUInOrder": "Yes", "DataSequenceInOrder": "Yes", "RDMAExtensions": "Yes",
+    "X-com.example": "1", "InitiatorRecvDataSegmentLength": "0x10000", "TargetRecvDataSegmentLength": "8192",
+}
+NAMES = {"InitiatorName": "iqn.2026-01.example:fuzz", "TargetName": "iqn.2026-01.example:gateway",
+         "SessionType": "Normal"}
+
+
+def seed(target, name, data):
+    directory = HERE / "corpus" / target
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"seed-{name}").write_bytes(data)
+
+
+def login_pdu(flags, keys, raw=None):
+    data = initiator.encode_keys(keys) if raw is None else raw
+    pdu = initiator.PDU(initiator.LOGIN | initiator.IMMEDIATE, flags, data)
+    pdu.header[8:14] = b"\x80\0\0\0\0\1"
+    pdu.encode()
+    return bytes(pdu.header) + struct.pack(">H", len(data) << 1 | 1) + data
+
+
+def logins():
+    for choice, name in ((0, "open"), (1, "chap"), (2, "mutual"), (0x80, "iser")):
+        first = {**NAMES, "AuthMethod": "CHAP,None"}
+        answer = {"CHAP_N": "user", "CHAP_R": "0x" + "5a" * 16, "CHAP_I": "7", "CHAP_C": "0x" + "a5" * 16}
+        if choice & 3:
+            pdus = [login_pdu(0x01, first), login_pdu(0x01, {"CHAP_A": "8,7,6,5"}), login_pdu(0x81, answer),
+                    login_pdu(0x87, OFFER)]
+        else:
+            pdus = [login_pdu(0x81, first), login_pdu(0x87, OFFER)]
+        seed("login", name, bytes([choice]) + b"".join(pdus))
+    seed("login", "operational-only", b"\0" + login_pdu(0x87, {**NAMES, **OFFER}))
+    seed("login", "discovery", b"\0" + login_pdu(0x87, {"InitiatorName": NAMES["InitiatorName"],
+                                                        "SessionType": "Discovery"}))
+    text = initiator.encode_keys({**NAMES, **OFFER})
+    seed("login", "continued", b"\0" + login_pdu(0x44, None, text[:37]) + login_pdu(0x87, None, text[37:]))
+
+
+def texts():
+    seed("text", "names", initiator.encode_keys(NAMES))
+    seed("text", "offer", initiator.encode_keys(OFFER))
+    seed("text", "send-targets", b"SendTargets=All\0")
+    seed("text", "binary", b"CHAP_C=0bAAECAwQFBgcICQ==\0CHAP_R=0x00112233445566778899aabbccddeeff\0")
+    seed("text", "odd", b"Novalue\0=x\0A=\0\0\0B=1,2~3\0")
+
+
+def command(cdb, parameters=b"", choice=0, lun=0):
+    parameters += bytes(-len(parameters) % 4)
+    return bytes([choice]) + struct.pack(">H", lun) + bytes(cdb).ljust(16, b"\0") + \
+        bytes([len(parameters) // 4]) + parameters
+
+
+def commands():
+    register = scsi.persistent_reserve_out(0), scsi.reserve_parameters(0, 0x1234, True)
+    seed("commands", "reservations", command(*register) + command(*register, choice=1)
+         + command(scsi.persistent_reserve_out(1, 5), scsi.reserve_parameters(0x1234))
+         + command(scsi.persistent_reserve_in(0)) + command(scsi.persistent_reserve_in(3))
+         + command(scsi.persistent_reserve_out(5, 5), scsi.reserve_parameters(0x1234, 0x1234), choice=1)
+         + command(scsi.persistent_reserve_out(3), scsi.reserve_parameters(0x1234)))
+    seed("commands", "inquiry", b"".join(command(scsi.inquiry(page)) for page in
+                                         (None, 0, 0x80, 0x83, 0x86, 0x8F, 0xB0, 0xB1, 0xB2)))
+    seed("commands", "capacity", command(scsi.read_capacity16()) + command(b"\x25") + command(scsi.report_luns())
+         + command(struct.pack(">BBQIBB", 0x9E, 0x12, 8, 64, 0, 0), lun=1))
+    seed("commands", "blocks", b"".join(command(struct.pack(">BBQIBB", code, 0, 100, 8, 0, 0), lun=lun)
+                                        for code in (0x88, 0x8A, 0x8E, 0x8F, 0x89, 0x8B, 0x90, 0x91, 0x93, 0x9C)
+                                        for lun in (0, 1, 2)))
+    seed("commands", "blocks10", b"".join(command(struct.pack(">BBIBHB", code, 0, 100, 0, 8, 0), lun=1)
+                                          for code in (0x28, 0x2A, 0x2E, 0x2F, 0x34, 0x35, 0x41)))
+    unmap = struct.pack(">HHI", 22, 16, 0) + struct.pack(">QII", 64, 8, 0)
+    seed("commands", "unmap", command(struct.pack(">BBIBHB", 0x42, 0, 0, 0, 24, 0), unmap, lun=1))
+    control = bytes([0, 0, 0, 0, 0x0A, 0x0A, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    seed("commands", "mode", command([0x15, 0x10, 0, 0, 16]) + command([0x15, 0x10, 0, 0, 16], control)
+         + command([0x1A, 0, 0x3F, 0, 255]) + command([0x5A, 0, 0x3F, 0, 0, 0, 0, 1, 0]))
+    reports = ([0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 1, 0], [0xA3, 0x0C, 0x80, 0, 0, 0, 0, 0, 64],
+               [0xA3, 0x0D, 0, 0, 0, 0, 0, 0, 0, 64], [0x03, 0, 0, 0, 252], [0x4D, 0, 0, 0, 0, 0, 0, 1])
+    seed("commands", "reports", b"".join(command(cdb) for cdb in reports))
+
+
+if __name__ == "__main__":
+    logins()
+    texts()
+    commands()

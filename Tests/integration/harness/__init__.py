@@ -1,0 +1,2 @@
+"""What the integration, conformance and benchmark runs share: targets, loop devices, an initiator. Standard
+library only."""

@@ -1,0 +1,51 @@
+"""The base of the integration tests."""
+
+import functools
+import unittest
+
+from . import daemon, process
+from .daemon import Gateway
+
+
+@functools.cache
+def run_help():
+    """What `gatewayd run --help` prints: which options this build has."""
+    return process.run([daemon.binary(), "run", "--help"], check=False).stdout
+
+
+class GatewayCase(unittest.TestCase):
+    """Gateways and sessions that a test starts end with it, whatever happens; a failing test shows the log."""
+
+    @classmethod
+    def setUpClass(cls):
+        if not daemon.binary().exists():
+            raise AssertionError(f"no gateway to test: {daemon.binary()} (./dev build)")
+
+    def start(self, *disks, **options):
+        gateway = Gateway(disks=disks or ("memory:64M",), **options)
+        self.addCleanup(self._end, gateway)
+        return gateway
+
+    def _end(self, gateway):
+        outcome = getattr(self, "_outcome", None)
+        if outcome is not None and not getattr(outcome, "success", True) and gateway.directory.exists():
+            print(f"--- gatewayd's log, {self.id()} ---\n{gateway.log[-6000:]}---")
+        gateway.stop()
+
+    def keep(self, resource):
+        """Closes `resource` when the test ends."""
+        self.addCleanup(resource.close)
+        return resource
+
+    def assert_alive(self, gateway):
+        self.assertIsNone(gateway.process.poll(), f"gatewayd ended\n{gateway.log}")
+
+    def assert_ends_with_a_line(self, gateway, *words, seconds=5):
+        """It ends by itself, with another status than 0, no signal, and one line that has all these words."""
+        try:
+            status = gateway.process.wait(seconds)
+        except Exception:
+            raise AssertionError(f"gatewayd does not end\n{gateway.log}") from None
+        self.assertGreater(status, 0, gateway.log)
+        lines = [line for line in gateway.log.splitlines() if all(word in line for word in words)]
+        self.assertTrue(lines, f"no line with {words}:\n{gateway.log}")

@@ -1,0 +1,61 @@
+"""Loop devices as stand-ins for disks that come and go."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from . import process
+
+
+def are_available():
+    """Loop devices can be made here: root, and a kernel that has them."""
+    return process.is_root() and os.path.exists("/dev/loop-control")
+
+
+class LoopDisk:
+    """A sparse file and, while attached, the loop device over it. `close()` leaves nothing behind."""
+
+    def __init__(self, size=64 << 20, directory=None, attach=True):
+        descriptor, name = tempfile.mkstemp(prefix="gatewayd-disk-", dir=directory)
+        os.ftruncate(descriptor, size)
+        os.close(descriptor)
+        self.file = Path(name)
+        self.device = None
+        if attach:
+            try:
+                self.attach()
+            except BaseException:
+                self.close()
+                raise
+
+    def attach(self, device=None):
+        """Attaches the file: to `device`, or to the first free one, whose path is returned."""
+        where = [device] if device else ["--find", "--show"]
+        output = process.run(["losetup", "--direct-io=on", *where, self.file]).stdout.strip()
+        self.device = device or output
+        return self.device
+
+    def detach(self):
+        """Takes the device away, as pulling the disk would. The kernel finishes once the last holder has closed it."""
+        if self.device is None:
+            return
+        device, self.device = self.device, None
+        process.run(["losetup", "--detach", device], check=False)
+
+    def is_gone(self, device):
+        """Whether `device` is bound to no file any more."""
+        return process.run(["losetup", device], check=False).returncode != 0
+
+    def grow(self, size):
+        os.truncate(self.file, size)
+        process.run(["losetup", "--set-capacity", self.device])
+
+    def close(self):
+        self.detach()
+        self.file.unlink(missing_ok=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Runs the unittest modules of a directory: run.py DIRECTORY [PATTERN]. The last line is `NAME: N passed, N failed`."""
+
+import fnmatch
+import sys
+import time
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+
+class Sentences(unittest.TextTestResult):
+    """One line for each test: outcome, time, and the sentence that it is."""
+
+    def startTest(self, test):
+        unittest.TestResult.startTest(self, test)
+        self._begin = time.monotonic()
+
+    def _line(self, outcome, test, note=""):
+        sentence = test.shortDescription() or str(test)
+        self.stream.writeln(f"{outcome:<5}{time.monotonic() - self._begin:7.2f} s  {sentence}{note}")
+        self.stream.flush()
+
+    def addSuccess(self, test):
+        unittest.TestResult.addSuccess(self, test)
+        self._line("pass", test)
+
+    def addFailure(self, test, error):
+        unittest.TestResult.addFailure(self, test, error)
+        self._line("FAIL", test, f"  ({test.id()})")
+
+    def addError(self, test, error):
+        unittest.TestResult.addError(self, test, error)
+        self._begin = getattr(self, "_begin", time.monotonic())
+        self._line("ERROR", test, f"  ({test.id()})")
+
+    def addSkip(self, test, reason):
+        unittest.TestResult.addSkip(self, test, reason)
+        self._begin = getattr(self, "_begin", time.monotonic())
+        self._line("skip", test, f": {reason}")
+
+    def addExpectedFailure(self, test, error):
+        unittest.TestResult.addExpectedFailure(self, test, error)
+        self._line("known", test)
+
+
+def flat(suite):
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from flat(item)
+        else:
+            yield item
+
+
+def main():
+    directory = Path(sys.argv[1]).resolve()
+    pattern = sys.argv[2] if len(sys.argv) > 2 else None
+    suite = unittest.TestLoader().discover(str(directory), pattern="test_*.py", top_level_dir=str(directory))
+    found = list(flat(suite))
+    if pattern:
+        found = [t for t in found if pattern in t.id() or fnmatch.fnmatch(t.id(), pattern)
+                 or pattern.lower() in (t.shortDescription() or "").lower()]
+    if not found:
+        raise SystemExit(f"no test in {directory.name} matches {pattern}")
+    result = unittest.TextTestRunner(resultclass=Sentences, verbosity=2).run(unittest.TestSuite(found))
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    print(f"{directory.name}: {result.testsRun - failed - len(result.skipped)} passed, {failed} failed, "
+          f"{len(result.skipped)} skipped", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""Disks that come, go and come back, and disks that are nobody's to take. Loop devices stand in for them."""
+
+import os
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from harness import initiator, process, scsi
+from harness.case import GatewayCase, run_help
+from harness.load import Writer
+from harness.loops import LoopDisk, are_available
+from harness.metadata import write_md_superblock
+
+
+class DiskCase(GatewayCase):
+    def setUp(self):
+        if not are_available():
+            self.skipTest("loop devices need root")
+        if "--only" not in run_help():
+            self.skipTest("this gatewayd has no --only: it would look at the machine's own disks")
+
+    def loop(self, size=64 << 20, **options):
+        return self.keep(LoopDisk(size, **options))
+
+    def discover(self, *devices):
+        """A gateway that may look at these devices and no others."""
+        only = [word for device in devices for word in ("--only", device)]
+        gateway = self.start("memory:16M", discovery=True, arguments=only)
+        return gateway
+
+    def report(self, gateway, device):
+        """What `disks --json` tells of a device; None: nothing."""
+        disks = gateway.ask_json("disks")
+        return next((disk for disk in disks if disk["path"] == device), None)
+
+    def verdict(self, gateway, device, wanted, seconds=5):
+        """Waits until the disk is judged like this; the report."""
+        def judged():
+            report = self.report(gateway, device)
+            return report if report is not None and report["verdict"] == wanted else None
+        try:
+            return process.wait_until(judged, seconds, f"{device} is {wanted}", step=0.02)
+        except process.TimedOut:
+            raise AssertionError(f"{device} is not {wanted}: {self.report(gateway, device)}") from None
+
+
+class Comings(DiskCase):
+    def test_disks_come_and_go_under_load(self):
+        """Four disks appear and vanish under load, each LUN within 1 s, and the others see no error"""
+        disks = [self.loop() for _ in range(4)]
+        devices = [disk.device for disk in disks]
+        for disk in disks[1:]:
+            disk.detach()
+        gateway = self.discover(*devices)
+        first = self.verdict(gateway, devices[0], "exported")
+        writers = [self.keep(Writer(gateway, lun=first["lun"])), self.keep(Writer(gateway, lun=0))]
+        for writer in writers:
+            writer.start()
+        with initiator.Session(gateway) as session:
+            session.ready()
+            for _ in range(2):
+                numbers = [self.appear(gateway, session, disk, device) for disk, device in zip(disks[1:], devices[1:])]
+                self.assertEqual(len(set(numbers)), 3)
+                for disk, number in zip(disks[1:], numbers):
+                    self.vanish(session, disk, number)
+        for writer in writers:
+            writer.finish()
+            self.assertGreater(writer.count, 100)
+            self.assertLess(writer.longest, 1)
+
+    def appear(self, gateway, session, disk, device):
+        before = set(self.luns(session))
+        begin = time.monotonic()
+        disk.attach(device)
+        new = process.wait_until(lambda: set(self.luns(session)) - before, 1, f"{device} is a LUN")
+        self.assertLess(time.monotonic() - begin, 1)
+        number = new.pop()
+        session.ready(number)
+        session.write(number, 0, bytes(4096)).good()
+        return number
+
+    def vanish(self, session, disk, number):
+        disk.detach()
+        process.wait_until(lambda: number not in self.luns(session), 1, f"LUN {number} is gone")
+
+    def luns(self, session):
+        return session.luns()
+
+    def test_same_disk_same_lun(self):
+        """A disk that comes back has the LUN and the NAA that it had, also behind another device node"""
+        disk, spare = self.loop(), self.loop()
+        first, second = disk.device, spare.device
+        gateway = self.discover(first, second)
+        number = self.verdict(gateway, first, "exported")["lun"]
+        spare.detach()
+        with initiator.Session(gateway) as session:
+            session.ready()
+            session.ready(number)
+            session.write(number, 100, b"\x5A" * 512).good()
+            before = scsi.naa(session.command(number, scsi.inquiry(0x83), read=255).good().data)
+            disk.detach()
+            process.wait_until(lambda: number not in session.luns(), 2, "the LUN is gone")
+            process.wait_until(lambda: disk.is_gone(first), 5, f"{first} is released")
+            for device in (first, second):
+                disk.attach(device)
+                process.wait_until(lambda: number in session.luns(), 2, "the LUN is back")
+                session.ready(number)
+                after = scsi.naa(session.command(number, scsi.inquiry(0x83), read=255).good().data)
+                self.assertEqual(after, before)
+                self.assertEqual(session.read(number, 100, 1).good().data, b"\x5A" * 512)
+                disk.detach()
+                process.wait_until(lambda: number not in session.luns(), 2, "the LUN is gone")
+        self.assertIsNotNone(before)
+
+    def test_over_a_restart(self):
+        """LUN numbers and names stay over a restart, whatever order the disks come in"""
+        disks = [self.loop() for _ in range(3)]
+        devices = [disk.device for disk in disks]
+        gateway = self.discover(*devices)
+        before = {device: self.verdict(gateway, device, "exported")["lun"] for device in devices}
+        self.assertEqual(gateway.terminate(), 0)
+        for disk in disks:
+            disk.detach()
+        for disk, device in zip(disks, reversed(devices)):
+            disk.attach(device)
+        gateway.start()
+        for disk, device in zip(reversed(disks), devices):
+            was = before[devices[disks.index(disk)]]
+            self.assertEqual(self.verdict(gateway, device, "exported")["lun"], was)
+
+    def test_growth(self):
+        """A disk that grows: CAPACITY DATA HAS CHANGED, and the new size"""
+        disk = self.loop(64 << 20)
+        gateway = self.discover(disk.device)
+        number = self.verdict(gateway, disk.device, "exported")["lun"]
+        with initiator.Session(gateway) as session:
+            session.ready(number)
+            before = session.capacity(number)[0]
+            disk.grow(96 << 20)
+
+            def grown():
+                result = session.command(number, scsi.read_capacity16(), read=32)
+                return result.status == scsi.GOOD and int.from_bytes(result.data[:8], "big") + 1 > before
+            process.wait_until(grown, 3, "the LUN is larger")
+
+
+class NotOurs(DiskCase):
+    def assert_left_alone(self, device, *words, verdict=None):
+        """The disk is held or refused, with these words in the reason, and not a byte of it has changed."""
+        with open(device, "rb") as disk:
+            before = disk.read(1 << 20)
+        gateway = self.discover(device)
+        report = process.wait_until(lambda: self.report(gateway, device), 5, f"{device} is reported")
+        self.assertIn(report["verdict"], [verdict] if verdict else ["held", "refused"], report)
+        for word in words:
+            self.assertIn(word.lower(), report["reason"].lower())
+        with open(device, "rb") as disk:
+            self.assertEqual(disk.read(1 << 20), before)
+        return gateway
+
+    def test_file_system(self):
+        """A disk with a file system is held"""
+        disk = self.loop()
+        process.run(["mkfs.ext4", "-q", "-F", disk.device])
+        self.assert_left_alone(disk.device, "ext4", verdict="held")
+
+    def test_mounted(self):
+        """A mounted disk is refused, and says where it is mounted"""
+        disk = self.loop()
+        process.run(["mkfs.ext4", "-q", "-F", disk.device])
+        with tempfile.TemporaryDirectory(prefix="gatewayd-mount-") as place:
+            if process.run(["mount", disk.device, place], check=False).returncode != 0:
+                self.skipTest("cannot mount here")
+            try:
+                self.assert_left_alone(disk.device, "mounted", verdict="refused")
+            finally:
+                process.run(["umount", place])
+
+    def test_swap(self):
+        """A disk in use as swap is refused"""
+        disk = self.loop()
+        process.run(["mkswap", disk.device])
+        if process.run(["swapon", disk.device], check=False).returncode != 0:
+            self.skipTest("no swap here")
+        try:
+            self.assert_left_alone(disk.device, "swap", verdict="refused")
+        finally:
+            process.run(["swapoff", disk.device])
+
+    def test_swap_file(self):
+        """A disk whose file system holds a swap file is refused"""
+        disk = self.loop(128 << 20)
+        process.run(["mkfs.ext4", "-q", "-F", disk.device])
+        with tempfile.TemporaryDirectory(prefix="gatewayd-mount-") as place:
+            if process.run(["mount", disk.device, place], check=False).returncode != 0:
+                self.skipTest("cannot mount here")
+            swap = Path(place, "swap")
+            try:
+                swap.write_bytes(bytes(16 << 20))
+                swap.chmod(0o600)
+                process.run(["mkswap", swap])
+                if process.run(["swapon", swap], check=False).returncode != 0:
+                    self.skipTest("no swap here")
+                self.assert_left_alone(disk.device, verdict="refused")
+            finally:
+                process.run(["swapoff", swap], check=False)
+                process.run(["umount", place])
+
+    def test_md_member(self):
+        """A member of a RAID is held, active or not"""
+        disk = self.loop(attach=False)
+        write_md_superblock(disk.file)
+        disk.attach()
+        self.assert_left_alone(disk.device, "linux_raid_member")
+
+    def test_partitions(self):
+        """A disk with a partition table is held, and says how many partitions"""
+        disk = self.loop()
+        process.run(["parted", "-s", disk.device, "mklabel", "gpt", "mkpart", "data", "1MiB", "100%"])
+        self.assert_left_alone(disk.device, "partition")
+
+    def test_unknown_content(self):
+        """A disk with content that nobody knows is held"""
+        disk = self.loop(attach=False)
+        with open(disk.file, "r+b") as file:
+            file.write(b"precious " * 1000)
+        disk.attach()
+        self.assert_left_alone(disk.device, verdict="held")
+
+    def test_held_open(self):
+        """A disk that somebody else holds is not taken (O_EXCL)"""
+        disk = self.loop()
+        holder = os.open(disk.device, os.O_RDWR | os.O_EXCL)
+        self.addCleanup(os.close, holder)
+        self.assert_left_alone(disk.device)
+
+    def test_root_disk(self):
+        """The disk the system runs from is refused"""
+        source = process.run(["findmnt", "-no", "SOURCE", "/"]).stdout.strip()
+        if not source.startswith("/dev/") or not Path(source).exists():
+            self.skipTest("the root file system is on no block device")
+        parent = process.run(["lsblk", "-no", "PKNAME", source], check=False).stdout.split()
+        device = f"/dev/{parent[0]}" if parent else source
+        if os.environ.get("CI"):
+            self.assert_left_alone(device, verdict="refused")
+            return
+        # On somebody's own machine not even a broken gateway gets the chance.
+        gateway = self.discover(self.loop().device)
+        report = process.wait_until(lambda: self.report(gateway, device), 5, f"{device} is reported")
+        self.assertEqual(report["verdict"], "refused", report)
+
+    def test_adopt(self):
+        """A held disk is exported after `disks adopt --wipe`, and not before"""
+        disk = self.loop()
+        process.run(["mkfs.ext4", "-q", "-F", disk.device])
+        gateway = self.assert_left_alone(disk.device, verdict="held")
+        refused = gateway.ask("disks", "adopt", disk.device, "--wipe", check=False)
+        self.assertNotEqual(refused.returncode, 0, "without --yes")
+        gateway.ask("disks", "adopt", disk.device, "--yes", "--wipe")
+        number = self.verdict(gateway, disk.device, "exported")["lun"]
+        with initiator.Session(gateway) as session:
+            session.ready(number)
+            session.read(number, 0, 8).good()
+
+    def test_only(self):
+        """A disk that --only does not name is not touched"""
+        ours, other = self.loop(), self.loop()
+        gateway = self.discover(ours.device)
+        self.verdict(gateway, ours.device, "exported")
+        report = self.report(gateway, other.device)
+        self.assertTrue(report is None or report["verdict"] != "exported", report)
+        with open(other.device, "rb") as disk:
+            self.assertEqual(disk.read(1 << 20), bytes(1 << 20))
+
+
+if __name__ == "__main__":
+    unittest.main()

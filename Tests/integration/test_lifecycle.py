@@ -1,0 +1,145 @@
+"""Start, idle, end; and starts that cannot be."""
+
+import ctypes
+import os
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+
+from harness import daemon, initiator, process
+from harness.case import GatewayCase
+from harness.daemon import Gateway
+from harness.load import Writer
+
+READY_SECONDS = 0.2
+RESIDENT_KIB_MAX = 32 << 10
+BINARY_BYTES_MAX = 25_000_000
+IO_URING_SETUP = 425
+
+
+def forbid_io_uring():
+    """In the child: io_uring_setup answers EPERM, as where a container forbids it (seccomp(2))."""
+    load, jump, end = 0x20, 0x15, 0x06
+    code = b"".join(struct.pack("HBBI", *row) for row in (
+        (load, 0, 0, 0), (jump, 0, 1, IO_URING_SETUP), (end, 0, 0, 0x00050000 | 1), (end, 0, 0, 0x7FFF0000)))
+    buffer = ctypes.create_string_buffer(code)
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) != 0 or libc.prctl(22, 2, program, 0, 0) != 0:
+        os._exit(99)
+
+
+def switches(pid):
+    """Voluntary context switches of all threads: each is a sleep that something ended."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/status") as file:
+            total += next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt"))
+    return total
+
+
+class Lifecycle(GatewayCase):
+    def test_end_with_sessions(self):
+        """SIGTERM with sessions under load ends it with 0 within 5 s"""
+        gateway = self.start("memory:64M", "memory:64M")
+        idle = self.keep(initiator.Session(gateway))
+        writer = Writer(gateway, lun=1)
+        writer.start()
+        process.wait_until(lambda: writer.count > 20, 5, "the load runs")
+        self.assertEqual(gateway.terminate(5), 0)
+        self.assertTrue(idle.connection.is_closed_within(1))
+        writer.join(5)
+
+    def test_restart_on_the_same_port(self):
+        """A start right after an end or a kill takes the same port"""
+        gateway = self.start()
+        for end in (gateway.terminate, gateway.kill, gateway.terminate):
+            with initiator.Session(gateway) as session:
+                session.ready()
+                end()
+            gateway.start(5)
+
+    def test_ready_quickly(self):
+        """It accepts connections within 200 ms of its start"""
+        times = []
+        for _ in range(5):
+            gateway = Gateway(start=False)
+            self.addCleanup(gateway.stop)
+            times.append(gateway.start())
+            gateway.terminate()
+        self.assertLess(min(times), READY_SECONDS, f"{times}")
+
+    def test_idle(self):
+        """Idle, it holds at most 32 MiB and does not wake up"""
+        gateway = self.start("memory:64M", arguments=["--threads", "1"])
+        time.sleep(1)
+        before = switches(gateway.pid)
+        time.sleep(10)
+        woken = switches(gateway.pid) - before
+        with open(f"/proc/{gateway.pid}/status") as file:
+            resident = next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+        self.assertLessEqual(woken, 2, "wake-ups in 10 s")
+        self.assertLessEqual(resident, RESIDENT_KIB_MAX, "KiB resident")
+
+    def test_binary_is_small(self):
+        """The stripped binary has at most 25 MB"""
+        with tempfile.NamedTemporaryFile() as stripped:
+            process.run(["strip", "-o", stripped.name, daemon.binary()])
+            self.assertLessEqual(os.path.getsize(stripped.name), BINARY_BYTES_MAX)
+
+    def test_status(self):
+        """status, disks and sessions answer in JSON and for people"""
+        gateway = self.start("memory:64M", "null:1G")
+        with initiator.Session(gateway) as session:
+            session.ready()
+            status = gateway.ask_json("status")
+            self.assertEqual(status["targetName"], gateway.name)
+            self.assertEqual(len(status["logicalUnits"]), 2)
+            self.assertEqual(status["sessions"], 1)
+            sessions = gateway.ask_json("sessions")
+            self.assertEqual([s["initiator"] for s in sessions], [session.initiator])
+            for verb in ("status", "disks", "sessions"):
+                self.assertTrue(gateway.ask(verb).stdout.strip())
+
+
+class Refusals(GatewayCase):
+    def spawn(self, gateway, **options):
+        self.addCleanup(gateway.stop)
+        with open(gateway.log_path, "ab") as log:
+            gateway.process = subprocess.Popen(gateway.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                               **options)
+
+    def test_port_in_use(self):
+        """A port that is taken: a line that names it, and no start"""
+        gateway = Gateway(start=False)
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((gateway.address, gateway.port))
+            holder.listen()
+            self.spawn(gateway)
+            self.assert_ends_with_a_line(gateway, str(gateway.port))
+
+    def test_missing_disk(self):
+        """A disk that does not exist: a line that names it, and no start"""
+        gateway = Gateway(disks=["/nowhere/disk"], start=False)
+        self.spawn(gateway)
+        self.assert_ends_with_a_line(gateway, "/nowhere/disk")
+
+    def test_bad_option(self):
+        """An option's value that is none: a line that says what is allowed, and no start"""
+        gateway = Gateway(disks=["memory:lots"], start=False)
+        self.spawn(gateway)
+        self.assert_ends_with_a_line(gateway, "memory:lots")
+
+    def test_io_uring_forbidden(self):
+        """Where io_uring is forbidden it says so in a line and ends"""
+        gateway = Gateway(start=False)
+        self.spawn(gateway, preexec_fn=forbid_io_uring)
+        self.assert_ends_with_a_line(gateway, "io_uring")
+
+
+if __name__ == "__main__":
+    unittest.main()
