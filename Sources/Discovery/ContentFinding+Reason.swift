@@ -1,6 +1,7 @@
 extension ContentFinding {
-  /// Why a disk with these contents is held; nil if nothing was found on it. The most telling finding speaks.
-  var holdReason: Reason? {
+  /// Why a disk or file with these contents is held; nil if nothing was found. The most telling finding speaks. Does not
+  /// look at `readError`, and knows no remedy.
+  public var holdReason: Reason? {
     if isAmbivalent { return Reason(.ambivalent, "It carries signatures that contradict one another.") }
     if let signature { return signature.reason }
     if let partitionTable { return partitionTable.reason }

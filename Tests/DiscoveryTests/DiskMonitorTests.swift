@@ -82,6 +82,7 @@ extension MachineTests {
     @Test("Events lost to a full socket are made good by a new enumeration")
     func overrun() throws {
       let loop = try #require(LoopDevice())
+      let other = try #require(LoopDevice())
       let recorder = Recorder()
       let gate = Mutex<Bool>(false)
       var policy = DiscoveryPolicy()
@@ -95,7 +96,7 @@ extension MachineTests {
       defer { monitor.stop() }
       #expect(recorder.wait { $0.isEnumerated })
       // A flood about another device; then the loop's detachment finds no room.
-      let uevent = open("/sys/class/block/\(loop.name)/uevent", O_WRONLY | O_CLOEXEC)
+      let uevent = open("/sys/class/block/\(other.name)/uevent", O_WRONLY | O_CLOEXEC)
       for _ in 0..<2000 { _ = "change".withCString { write(uevent, $0, 6) } }
       close(uevent)
       loop.detach()
