@@ -28,7 +28,7 @@ public final class LogicalUnitMap: Sendable {
 
   /// The logical unit that an eight-byte LUN field addresses (SAM-5 §4.7): peripheral device addressing on bus 0, or flat
   /// space addressing; nil for any other form. The number need not belong to a logical unit.
-  static func number(of lun: UInt64) -> UInt16? {
+  public static func number(of lun: UInt64) -> UInt16? {
     guard lun & 0x0000_FFFF_FFFF_FFFF == 0 else { return nil }
     let first = UInt16(truncatingIfNeeded: lun >> 48)
     switch first >> 14 {
@@ -39,7 +39,7 @@ public final class LogicalUnitMap: Sendable {
   }
 
   /// The eight bytes by which REPORT LUNS names a logical unit: the shortest form that fits (SAM-5 §4.7.7).
-  static func field(of number: UInt16) -> UInt64 {
+  public static func field(of number: UInt16) -> UInt64 {
     UInt64(number < 0x100 ? number : 0x4000 | number) << 48
   }
 }

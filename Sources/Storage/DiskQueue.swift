@@ -101,7 +101,7 @@ public final class DiskQueue {
       Self.perform(operation, memory + Int(offset), count, base)
       local.append(token, Self.moves(operation) ? Int32(count) : 0)
     case .null:
-      if operation == .read { memset(base, 0, count) }
+      if operation == .read, let base { memset(base, 0, count) }
       local.append(token, Self.moves(operation) ? Int32(count) : 0)
     }
   }

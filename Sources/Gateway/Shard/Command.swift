@@ -1,5 +1,6 @@
 import Reactor
 import SCSI
+import Storage
 
 /// A SCSI command in progress: an entry of its shard's table, linked into its connection's list.
 struct Command {

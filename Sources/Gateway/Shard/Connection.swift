@@ -33,7 +33,11 @@ final class Connection {
   /// The peer's address with port, and ours.
   let peer: String
   let local: String
+  /// Its place in the count of its address.
+  let ticket: ConnectionTicket
   let acceptedAt: UInt64
+  /// The target as this connection is told of it.
+  var target: TargetConfiguration
   var phase = Phase.login
   var receiver: TCPReceiver
   var sender: TCPSender
@@ -79,13 +83,16 @@ final class Connection {
   var failedCommands: UInt64 = 0
 
   init(
-    index: Int, generation: UInt32, fd: Int32, peer: String, local: String, units: LogicalUnitMap, now: UInt64
+    index: Int, generation: UInt32, fd: Int32, peer: String, local: String, ticket: ConnectionTicket,
+    target: TargetConfiguration, units: LogicalUnitMap, now: UInt64
   ) {
     self.index = index
     self.generation = generation
     self.fd = fd
     self.peer = peer
     self.local = local
+    self.ticket = ticket
+    self.target = target
     self.units = units
     acceptedAt = now
     lastHeardAt = now

@@ -7,14 +7,16 @@ import Wire
 /// Bytes in: framing, and where each data segment goes.
 extension Shard {
   /// Starts serving an accepted socket.
-  func serve(fd: Int32, peer: String, local: String) {
+  func serve(fd: Int32, peer: String, local: String, ticket: ConnectionTicket) {
     connectionGeneration &+= 1
     let index = freeConnections.popLast() ?? connections.count
     let connection = Connection(
-      index: index, generation: connectionGeneration, fd: fd, peer: peer, local: local, units: map.units, now: now)
+      index: index, generation: connectionGeneration, fd: fd, peer: peer, local: local, ticket: ticket,
+      target: configuration.target, units: map.units, now: now)
     if index == connections.count { connections.append(connection) } else { connections[index] = connection }
-    connection.login = LoginMachine(
-      configuration: configuration.target, transport: .tcp, localPortal: local)
+    // Whoever comes over loopback is told the portal it came to: the others may not be reachable for it.
+    if ticket.address.isLoopback { connection.target.portals = [] }
+    connection.login = LoginMachine(configuration: connection.target, transport: .tcp, localPortal: local)
     scheduleTick(at: now + configuration.loginTimeoutNs)
     if isStopping { return close(connection, "shutting down") }
     armReceive(connection)

@@ -117,7 +117,7 @@ extension Shard {
     connection.statSN = result.statSN
     connection.window = CommandWindow(initialCmdSN: result.initialCmdSN, depth: depth)
     connection.text = TextExchange(
-      configuration: configuration.target, transport: .tcp, localPortal: connection.local, login: result)
+      configuration: connection.target, transport: .tcp, localPortal: connection.local, login: result)
     connection.receiver.dataSegmentLengthMax = result.parameters.targetMaxRecvDataSegmentLength
     connection.receiver.headerDigest = result.parameters.headerDigest
     connection.receiver.dataDigest = result.parameters.dataDigest

@@ -88,19 +88,18 @@ extension Shard {
         return true
       }
     } then: { shard in
-      if function == .logicalUnitReset { unit.reset(by: nexus) }
+      if function == .logicalUnitReset { unit.reset() }
       shard.answerTaskManagement(name, tag, .functionComplete)
     }
   }
 
   private func resetTarget(_ connection: Connection, _ tag: UInt32, isCold: Bool) {
-    let nexus = connection.nexus!
     let name = (index: connection.index, generation: connection.generation)
     let units = map.exports.map(\.unit)
     context.onEveryShard(origin: handle.index) { shard, done in
       shard.abort(done: done) { _, _, _ in true }
     } then: { shard in
-      for unit in units { unit.reset(by: nexus) }
+      for unit in units { unit.reset() }
       shard.answerTaskManagement(name, tag, .functionComplete)
       guard isCold else { return }
       // A cold reset also ends every session (RFC 7143 §11.5.1).

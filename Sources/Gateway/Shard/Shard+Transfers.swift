@@ -33,7 +33,7 @@ extension Shard {
       command.pointee.plan = .streamOut
       command.pointee.transferBytes = bytes
       // Only whole blocks can be written: what is left of a short expectation is dropped.
-      command.pointee.limit = min(bytes, expected) >> port.blockShift << port.blockShift
+      command.pointee.limit = (min(bytes, expected) >> port.blockShift) << port.blockShift
       startWrite(index, immediate)
     case .compareRepeated, .compareAndWrite, .writeSame:
       collect(index, byteCount: Int(operation.dataOutBlocks << port.blockShift), immediate)

@@ -116,7 +116,8 @@ final class Shard {
     ring.pollReadable(handle.inbox.descriptor, token: Token(OperationCode.inbox, index: 0, generation: 0))
     for message in handle.inbox.take() {
       switch message {
-      case .connection(let fd, let peer, let local): serve(fd: fd, peer: peer, local: local)
+      case .connection(let fd, let peer, let local, let ticket):
+        serve(fd: fd, peer: peer, local: local, ticket: ticket)
       case .adopt(let map): adopt(map)
       case .configure(let configuration): self.configuration = configuration
       case .perform(let body): body(self)

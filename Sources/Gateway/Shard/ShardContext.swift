@@ -7,7 +7,7 @@ import Synchronization
 /// What a shard is told from outside.
 enum ShardMessage: Sendable {
   /// A connection to serve, already accepted and let in.
-  case connection(fd: Int32, peer: String, local: String)
+  case connection(fd: Int32, peer: String, local: String, ticket: ConnectionTicket)
   case adopt(ExportMap)
   case configure(ShardConfiguration)
   /// Something to be done on the shard's thread.
@@ -49,8 +49,15 @@ final class ShardContext: Sendable {
   /// The most that a shard's arena may take, in bytes.
   let arenaBytes: Int
 
+  private let running: Atomic<Int>
+
+  /// Shards whose loop has not ended.
+  var runningShards: Int { running.load(ordering: .acquiring) }
+  func shardEnded() { running.subtract(1, ordering: .releasing) }
+
   init(shards: Int, registry: NexusRegistry, arenaBytes: Int) {
     handles = (0..<shards).map(ShardHandle.init)
+    running = Atomic(shards)
     self.registry = registry
     self.arenaBytes = arenaBytes
   }

@@ -93,3 +93,11 @@ enum Designator {
     return descriptor(codeSet: 3, type: 8, association: association, value)
   }
 }
+
+extension LogicalUnitIdentity {
+  /// The NAA designator of VPD page 83h as initiators print it: 32 hexadecimal digits.
+  public var naa: String {
+    // A designation descriptor has a header of four bytes (SPC-5 §7.7.6.1).
+    Designator.naa(uuid).dropFirst(4).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+  }
+}

@@ -1,0 +1,185 @@
+import CSystem
+import Discovery
+import Glibc
+import Reactor
+import Synchronization
+
+/// Counts the connections of each peer address, from accept to close.
+final class ConnectionLedger: Sendable {
+  private let counts = Mutex<[NetworkAddress: Int]>([:])
+
+  /// A place for a connection of this address; nil if it has `limit` of them.
+  func admit(_ address: NetworkAddress, limit: Int) -> ConnectionTicket? {
+    counts.withLock { counts in
+      guard counts[address, default: 0] < limit else { return nil }
+      counts[address, default: 0] += 1
+      return ConnectionTicket(ledger: self, address: address)
+    }
+  }
+
+  fileprivate func release(_ address: NetworkAddress) {
+    counts.withLock { counts in
+      guard let count = counts[address] else { return }
+      counts[address] = count > 1 ? count - 1 : nil
+    }
+  }
+}
+
+/// One counted connection; it is given back when the last reference goes.
+final class ConnectionTicket: Sendable {
+  private let ledger: ConnectionLedger
+  let address: NetworkAddress
+
+  fileprivate init(ledger: ConnectionLedger, address: NetworkAddress) {
+    self.ledger = ledger
+    self.address = address
+  }
+
+  deinit { ledger.release(address) }
+}
+
+/// The listening sockets: a thread of its own accepts, lets in or turns away, and hands each connection to the shard with
+/// the fewest, so that a storm of connections never stands in the way of I/O.
+final class Acceptor: Sendable {
+  struct Rules: Sendable {
+    var access: Settings.Access
+    var connectionsPerAddress: Int
+    var connectionsMax: Int
+  }
+
+  /// A socket that listens.
+  struct Listener: Sendable {
+    var fd: Int32
+    var address: ListenAddress
+  }
+
+  private let context: ShardContext
+  private let ledger = ConnectionLedger()
+  private let rules: Mutex<Rules>
+  private let wake: Int32
+  let listeners: [Listener]
+  private let finished = Atomic<Bool>(false)
+  private let refused = Atomic<UInt64>(0)
+
+  /// Opens every listening socket, or none.
+  init(addresses: [ListenAddress], context: ShardContext, rules: Rules) throws(StartError) {
+    self.context = context
+    self.rules = Mutex(rules)
+    var open: [Listener] = []
+    for address in addresses {
+      do throws(StartError) {
+        open += try Self.listen(address)
+      } catch {
+        for listener in open { close(listener.fd) }
+        throw error
+      }
+    }
+    listeners = open
+    wake = system_eventfd()
+  }
+
+  deinit { close(wake) }
+
+  /// Connections turned away since the start.
+  var refusedCount: UInt64 { refused.load(ordering: .relaxed) }
+
+  func set(_ rules: Rules) { self.rules.withLock { $0 = rules } }
+
+  /// "[::]" stands for every address: IPv6 and IPv4 each get a socket, so that neither depends on the other.
+  private static func listen(_ address: ListenAddress) throws(StartError) -> [Listener] {
+    guard address.host == "::" else { return [try open(address)] }
+    let six: Listener
+    do throws(StartError) {
+      six = try open(address)
+    } catch {
+      // A machine without IPv6 still serves IPv4.
+      guard error.code == EAFNOSUPPORT || error.code == EADDRNOTAVAIL else { throw error }
+      return [try open(ListenAddress(host: "0.0.0.0", port: address.port))]
+    }
+    do throws(StartError) {
+      return [six, try open(ListenAddress(host: "0.0.0.0", port: six.address.port))]
+    } catch {
+      close(six.fd)
+      throw error
+    }
+  }
+
+  private static func open(_ address: ListenAddress) throws(StartError) -> Listener {
+    guard let socketAddress = SocketAddress(address) else {
+      throw StartError("\(address): not an address of this machine", code: EADDRNOTAVAIL)
+    }
+    let fd = socketAddress.withBytes { system_listen($0, $1, 1) }
+    guard fd >= 0 else {
+      let hint = fd == -EADDRINUSE ? "; another target (tgt, LIO, a second gatewayd) has this port" : ""
+      throw StartError("cannot listen on \(address): \(String(cString: strerror(-fd)))\(hint)", code: -fd)
+    }
+    var actual = address
+    if address.port == 0, let local = SocketAddress.local(of: fd) { actual.port = local.port }
+    return Listener(fd: fd, address: actual)
+  }
+
+  func start() {
+    startThread(name: "accept") { [self] in run() }
+  }
+
+  /// Closes the listening sockets; no connection is accepted after this returns.
+  func stop() {
+    var one: UInt64 = 1
+    _ = write(wake, &one, 8)
+    while !finished.load(ordering: .acquiring) { usleep(500) }
+  }
+
+  private func run() {
+    var polls = listeners.map { pollfd(fd: $0.fd, events: Int16(POLLIN), revents: 0) }
+    polls.append(pollfd(fd: wake, events: Int16(POLLIN), revents: 0))
+    while true {
+      guard poll(&polls, nfds_t(polls.count), -1) > 0 else { continue }
+      if polls[polls.count - 1].revents != 0 { break }
+      for entry in polls where entry.revents != 0 { acceptOne(entry.fd) }
+    }
+    for listener in listeners { close(listener.fd) }
+    finished.store(true, ordering: .releasing)
+  }
+
+  private func acceptOne(_ listener: Int32) {
+    let fd = accept(listener, nil, nil)
+    guard fd >= 0 else {
+      // Out of descriptors: wait for one rather than spin; the connection stays in the backlog.
+      if errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM { usleep(50_000) }
+      return
+    }
+    _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
+    guard let peer = SocketAddress.peer(of: fd), let local = SocketAddress.local(of: fd) else {
+      close(fd)
+      return
+    }
+    if let reason = refusal(of: peer) {
+      refused.add(1, ordering: .relaxed)
+      Log.notice("connection from \(peer.text) refused: \(reason)")
+      close(fd)
+      return
+    }
+    let rules = self.rules.withLock { $0 }
+    guard let ticket = ledger.admit(peer.address, limit: rules.connectionsPerAddress) else {
+      refused.add(1, ordering: .relaxed)
+      Log.notice("connection from \(peer.text) refused: it has \(rules.connectionsPerAddress) already")
+      close(fd)
+      return
+    }
+    system_tune_connection(fd)
+    let shard = context.handles.min { $0.load.load(ordering: .relaxed) < $1.load.load(ordering: .relaxed) }!
+    shard.load.add(1, ordering: .relaxed)
+    shard.post(.connection(fd: fd, peer: peer.text, local: local.text, ticket: ticket))
+  }
+
+  private func refusal(of peer: SocketAddress) -> String? {
+    let rules = self.rules.withLock { $0 }
+    let total = context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) }
+    if total >= rules.connectionsMax { return "\(total) connections are open already" }
+    let isOnLink = (try? NetworkInterfaces.read())?.isOnLink(peer.address) ?? peer.address.isLoopback
+    guard rules.access.admits(address: peer.address.bytes, isOnLink: isOnLink) else {
+      return "its network is not one that [access] networks admits"
+    }
+    return nil
+  }
+}

@@ -1,0 +1,277 @@
+import CSystem
+import Discovery
+import Glibc
+import ISCSI
+import Reactor
+import SCSI
+import Storage
+import Synchronization
+
+/// Why the gateway cannot start: one line that says what to do.
+public struct StartError: Error, Sendable, CustomStringConvertible {
+  public let description: String
+  /// A positive errno; 0: none.
+  public let code: Int32
+
+  public init(_ description: String, code: Int32 = 0) {
+    self.description = description
+    self.code = code
+  }
+}
+
+/// The gateway: composition only. It makes the shards, the provisioner and the acceptor, and gives the control side its
+/// answers. Everything that changes while it runs does so in one of these.
+public final class Gateway: GatewayControl {
+  private let options: RunOptions
+  private let startedAt = system_monotonic_ns()
+  private struct Parts: Sendable {
+    var settings: Settings
+    var context: ShardContext?
+    var acceptor: Acceptor?
+    var provisioner: Provisioner?
+    var configuration: ShardConfiguration?
+  }
+  private let parts: Mutex<Parts>
+
+  public init(_ options: RunOptions) {
+    self.options = options
+    parts = Mutex(Parts(settings: options.settings))
+  }
+
+  private var settings: Settings { parts.withLock { $0.settings } }
+
+  // MARK: Start and stop
+
+  public func start() async throws(StartError) {
+    let registry = NexusRegistry()
+    let threads = options.requestedThreads ?? max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    let context = ShardContext(
+      shards: threads, registry: registry, arenaBytes: Self.arenaBytes(settings) / threads)
+    // The cluster, and with it the target's name, comes from the disks' labels: so the disks come first.
+    let provisioner = try Provisioner(options: options, registry: registry) { map in
+      for handle in context.handles { handle.post(.adopt(map)) }
+    } announce: { attention in
+      for handle in context.handles { handle.post(.perform { $0.announceUnitAttention(attention, lun: 0) }) }
+    }
+    try provisioner.start()
+    guard let name = ISCSIName(options.requestedTargetName ?? provisioner.targetName) else {
+      throw StartError("the target name '\(options.requestedTargetName ?? "")' is not an iSCSI name (RFC 7143 §4.2.7)")
+    }
+    let acceptor = try Acceptor(
+      addresses: options.listenAddresses, context: context, rules: Self.rules(settings))
+    let configuration = Self.configuration(
+      settings: settings, name: name, registry: registry, listeners: acceptor.listeners)
+    try startShards(context, configuration, provisioner.map)
+    provisioner.publishFrom(context)
+    acceptor.start()
+    parts.withLock { parts in
+      parts.context = context
+      parts.acceptor = acceptor
+      parts.provisioner = provisioner
+      parts.configuration = configuration
+    }
+    for listener in acceptor.listeners { Log.info("target \(name) listens on \(listener.address)") }
+  }
+
+  private func startShards(
+    _ context: ShardContext, _ configuration: ShardConfiguration, _ map: ExportMap
+  ) throws(StartError) {
+    let gate = StartGate()
+    for handle in context.handles {
+      startThread(name: "shard \(handle.index)") {
+        do throws(RingError) {
+          let shard = try Shard(handle: handle, context: context, configuration: configuration, map: map)
+          gate.count(nil)
+          shard.run()
+          context.shardEnded()
+        } catch {
+          gate.count(error)
+        }
+      }
+    }
+    if let error = gate.wait(for: context.handles.count) { throw StartError(error.description, code: error.code) }
+  }
+
+  /// Ends in good order: no new connections, initiators are asked to log out, what is under way is finished, then all is
+  /// closed. Returns after `seconds` at the latest.
+  public func stop(within seconds: Double) async {
+    let (context, acceptor, provisioner) = parts.withLock { ($0.context, $0.acceptor, $0.provisioner) }
+    acceptor?.stop()
+    provisioner?.stop()
+    guard let context else { return }
+    let deadline = system_monotonic_ns() + UInt64(seconds * 1e9)
+    for handle in context.handles { handle.post(.perform { $0.beginStop() }) }
+    // Initiators get a moment to log out by themselves, and commands to finish.
+    let patience = min(deadline, system_monotonic_ns() + 1_500_000_000)
+    while context.runningShards > 0, system_monotonic_ns() < patience { await Self.pause() }
+    for handle in context.handles { handle.post(.perform { $0.closeAll("shutting down") }) }
+    while context.runningShards > 0, system_monotonic_ns() < deadline { await Self.pause() }
+  }
+
+  private static func pause() async { try? await Task.sleep(nanoseconds: 5_000_000) }
+
+  // MARK: Settings
+
+  /// A quarter of the machine's memory, at most 1 GiB, unless the settings say otherwise; taken only as load asks for it.
+  private static func arenaBytes(_ settings: Settings) -> Int {
+    if let bytes = settings.limits.memoryBytes { return Int(bytes) }
+    let physical = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
+    return min(physical / 4, 1 << 30)
+  }
+
+  private static func rules(_ settings: Settings) -> Acceptor.Rules {
+    Acceptor.Rules(
+      access: settings.access, connectionsPerAddress: settings.limits.connectionsPerAddress,
+      connectionsMax: settings.limits.sessions + 64)
+  }
+
+  private static func configuration(
+    settings: Settings, name: ISCSIName, registry: NexusRegistry, listeners: [Acceptor.Listener]
+  ) -> ShardConfiguration {
+    let second: UInt64 = 1_000_000_000
+    return ShardConfiguration(
+      target: TargetConfiguration(
+        targetName: name, targetAlias: settings.target.alias, portals: portals(listeners),
+        access: AccessRules(settings)),
+      deviceServer: DeviceServer(
+        deviceName: name.text, registry: registry,
+        portGroups: TargetPortGroups([
+          TargetPortGroups.Group(id: 1, state: .activeOptimized, relativeTargetPorts: [1])
+        ])),
+      sessionsMax: settings.limits.sessions, queueDepth: UInt32(settings.limits.queueDepth),
+      loginTimeoutNs: UInt64(settings.limits.loginTimeoutSeconds) * second,
+      nopIntervalNs: UInt64(settings.timeouts.nopIntervalSeconds) * second,
+      ioDeadlineNs: UInt64(settings.timeouts.ioDeadlineSeconds) * second)
+  }
+
+  /// What SendTargets tells: a socket on every address stands for each address that the machine has.
+  private static func portals(_ listeners: [Acceptor.Listener]) -> [Portal] {
+    let own = (try? NetworkInterfaces.read())?.portalAddresses ?? []
+    var portals: [Portal] = []
+    for listener in listeners {
+      let isAny = listener.address.host == "::" || listener.address.host == "0.0.0.0"
+      let addresses =
+        isAny
+        ? own.filter { $0.isIPv6 == listener.address.isIPv6 }.map { "\($0.targetAddressText):\(listener.address.port)" }
+        : [listener.address.description]
+      for address in addresses where !portals.contains(where: { $0.address == address }) {
+        portals.append(Portal(address: address, portalGroupTag: 1))
+      }
+    }
+    return portals
+  }
+
+  public func reload(_ settings: Settings) async throws(ControlError) {
+    let state = parts.withLock { $0 }
+    guard let context = state.context, let acceptor = state.acceptor, let old = state.configuration else {
+      throw ControlError(.refused, "the gateway is not running yet")
+    }
+    var kept = settings
+    kept.target.name = state.settings.target.name
+    kept.target.listen = state.settings.target.listen
+    kept.target.threads = state.settings.target.threads
+    kept.discovery.isEnabled = state.settings.discovery.isEnabled
+    kept.limits.memoryBytes = state.settings.limits.memoryBytes
+    var configuration = Self.configuration(
+      settings: kept, name: old.target.targetName, registry: context.registry, listeners: acceptor.listeners)
+    configuration.deviceServer = old.deviceServer
+    acceptor.set(Self.rules(kept))
+    state.provisioner?.set(kept.discovery)
+    for handle in context.handles { handle.post(.configure(configuration)) }
+    parts.withLock { parts in
+      parts.settings = kept
+      parts.configuration = configuration
+    }
+  }
+
+  // MARK: Reports
+
+  public func status() async -> StatusReport {
+    let state = parts.withLock { $0 }
+    let shards = await state.context?.reports() ?? []
+    var counters: [UInt16: IOCounters] = [:]
+    for shard in shards {
+      for (lun, count) in shard.units { counters[lun, default: IOCounters()].add(count) }
+    }
+    let units = state.provisioner?.logicalUnits(counters) ?? []
+    var problems = state.provisioner?.problems ?? []
+    let refused = state.acceptor?.refusedCount ?? 0
+    if refused > 0 { problems.append("\(refused) connection(s) were refused; the log says why") }
+    return StatusReport(
+      uptimeSeconds: (system_monotonic_ns() - startedAt) / 1_000_000_000,
+      targetName: state.configuration?.target.targetName.text ?? "", alias: state.settings.target.alias,
+      portals: (state.acceptor?.listeners ?? []).map {
+        PortalReport(address: $0.address.description, transport: "tcp", state: "listening")
+      }, threads: state.context?.handles.count ?? 0, sessions: shards.reduce(0) { $0 + $1.sessions.count },
+      memory: MemoryReport(
+        arenaBytes: UInt64(shards.reduce(0) { $0 + $1.arenaBytes }),
+        arenaUsedBytes: UInt64(shards.reduce(0) { $0 + $1.arenaUsedBytes }), residentBytes: Self.residentBytes()),
+      logicalUnits: units, problems: problems)
+  }
+
+  private static func residentBytes() -> UInt64 {
+    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 128)
+    guard fgets(&line, 128, file) != nil else { return 0 }
+    let fields = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(separator: " ")
+    return fields.count > 1 ? (UInt64(fields[1]) ?? 0) * UInt64(sysconf(Int32(_SC_PAGESIZE))) : 0
+  }
+
+  public func disks() async -> [DiskReport] { parts.withLock { $0.provisioner }?.reports() ?? [] }
+
+  public func sessions() async -> [SessionReport] {
+    let context = parts.withLock { $0.context }
+    return (await context?.reports() ?? []).flatMap(\.sessions).sorted { $0.id < $1.id }
+  }
+
+  public func adopt(path: String, mode: AdoptMode) async throws(ControlError) -> AdoptReport {
+    guard let provisioner = parts.withLock({ $0.provisioner }) else {
+      throw ControlError(.refused, "the gateway is not running yet")
+    }
+    return try provisioner.adopt(path: path, mode: mode)
+  }
+}
+
+/// Waits, with a bound on nothing but the threads themselves, for every shard to have made its ring.
+final class StartGate: Sendable {
+  private let state = Mutex<(count: Int, error: RingError?)>((0, nil))
+
+  func count(_ error: RingError?) {
+    state.withLock { state in
+      state.count += 1
+      if let error { state.error = error }
+    }
+  }
+
+  func wait(for count: Int) -> RingError? {
+    while true {
+      let now = state.withLock { $0 }
+      if now.count == count { return now.error }
+      usleep(200)
+    }
+  }
+}
+
+extension AccessRules {
+  /// The rules of `[access]` and `[discovery-auth]`: the first `[[access.initiator]]` that names an initiator decides, else
+  /// `initiators` and `[access.chap]`.
+  init(_ settings: Settings) {
+    func requirement(_ chap: CHAPCredentials?) -> CHAPRequirement? {
+      chap.map { chap in
+        CHAPRequirement(
+          initiators: [CHAPCredential(name: chap.initiator.user, secret: chap.initiator.secret.bytes)],
+          target: chap.target.map { CHAPCredential(name: $0.user, secret: $0.secret.bytes) })
+      }
+    }
+    let access = settings.access
+    let named = access.rules.map { rule in
+      Rule(
+        initiator: rule.name, decision: .allowed(chap: requirement(rule.chap ?? access.chap), luns: rule.luns))
+    }
+    let general = access.initiators.map {
+      Rule(initiator: $0, decision: .allowed(chap: requirement(access.chap), luns: nil))
+    }
+    self.init(rules: named + general, otherwise: .denied, discovery: requirement(settings.discoveryAuthentication))
+  }
+}

@@ -1,0 +1,165 @@
+import CSystem
+import Discovery
+import Glibc
+import SCSI
+import Storage
+
+/// Opening a disk as a LUN: its label, its reservations, what it is and can.
+struct DiskOpening {
+  /// Why a disk is not exported, for a person.
+  struct Refusal: Error {
+    var isHeld: Bool
+    var reason: String
+    var advice: String?
+  }
+
+  /// What is needed to label a blank disk.
+  struct NewLabel {
+    var cluster: UUID
+    var lun: UInt16
+    var nextLUN: UInt16
+    var pairKey: [UInt8]
+  }
+
+  let disk: Disk
+  /// What discovery knows of a block device.
+  let device: BlockDevice?
+  private(set) var label: Label?
+
+  /// Opens the disk at `path` and reads its label.
+  init(path: String, device: BlockDevice?) throws(Refusal) {
+    do throws(DiskError) {
+      disk = try Disk.open(path: path)
+    } catch {
+      let isBusy = error.code == EBUSY
+      throw Refusal(
+        isHeld: false, reason: isBusy ? "something else on this machine has it open exclusively" : error.description)
+    }
+    self.device = device
+    if let device, DeviceNumber(dev_t(disk.facts.device_number)) != device.number {
+      throw Refusal(isHeld: false, reason: "its node is not the device \(device.number)")
+    }
+    guard disk.isWritable else { throw Refusal(isHeld: false, reason: "it is read-only") }
+    guard disk.byteCount >= LabelArea.diskBytesMin else {
+      throw Refusal(
+        isHeld: false,
+        reason: "it has \(ByteCount.describe(disk.byteCount)); the least is \(ByteCount.describe(LabelArea.diskBytesMin))")
+    }
+    switch LabelStore.readLabel(fd: disk.descriptor!, diskBytes: disk.byteCount) {
+    case .none: label = nil
+    case .label(let found): label = found
+    case .unreadable(let reason):
+      throw Refusal(
+        isHeld: true, reason: reason,
+        advice: "gatewayd disks adopt \(path) --wipe (discards what is on it)")
+    }
+  }
+
+  /// Looks once more, on the descriptor that will be written to, that there is nothing on the disk.
+  func checkBlank() throws(Refusal) {
+    let finding = inspect(fd: disk.descriptor!, bytes: disk.byteCount)
+    guard let reason = finding.holdReason else { return }
+    throw Refusal(
+      isHeld: true, reason: reason.sentence, advice: "gatewayd disks adopt \(disk.path) --wipe (discards what is on it)")
+  }
+
+  /// Writes a label to a disk without one.
+  mutating func write(_ new: NewLabel) throws(Refusal) {
+    let label = Label(
+      cluster: new.cluster, disk: Identity.randomUUID(), lun: new.lun, nextLUN: new.nextLUN,
+      diskBytes: disk.byteCount, blockBytes: disk.facts.logical_block_bytes, pairKey: new.pairKey, nodes: [])
+    let code = LabelStore.initialize(label, fd: disk.descriptor!)
+    guard code == 0 else {
+      throw Refusal(isHeld: false, reason: "its label could not be written: \(String(cString: strerror(-code)))")
+    }
+    self.label = label
+  }
+
+  /// Discards what is at both ends of the disk, where tables and signatures lie.
+  func wipe() throws(Refusal) {
+    for start in [0, LabelArea.start(diskBytes: disk.byteCount) - (1 << 20), LabelArea.start(diskBytes: disk.byteCount)] {
+      let length = start == LabelArea.start(diskBytes: disk.byteCount) ? LabelArea.byteCount : 1 << 20
+      let code = LabelStore.zero(fd: disk.descriptor!, offset: start, count: length)
+      guard code == 0 else {
+        throw Refusal(isHeld: true, reason: "it could not be wiped: \(String(cString: strerror(-code)))")
+      }
+    }
+  }
+
+  /// The disk as a LUN.
+  /// - Parameters:
+  ///   - lun: for disks without a label.
+  ///   - uuid: for disks without a label.
+  func export(lun: UInt16, uuid: UUID, registry: NexusRegistry) throws(Refusal) -> Export {
+    let id = label?.disk ?? uuid
+    let blockBytes = UInt64(disk.facts.logical_block_bytes)
+    let bytes = (label?.exportedBytes ?? disk.byteCount) / blockBytes * blockBytes
+    var record: [UInt8]?
+    var place: (sequence: UInt64, slot: Int) = (0, 0)
+    if let label {
+      (record, place) = try Self.readReservations(disk, label)
+    }
+    do throws(ReservationRecordError) {
+      let unit = try LogicalUnit(
+        number: label?.lun ?? lun, identity: Self.identity(id), traits: traits, blocks: bytes / blockBytes,
+        registry: registry, reservations: record)
+      return Export(
+        unit: unit, disk: disk, label: label, byteCount: bytes, sequence: place.sequence, slot: place.slot)
+    } catch {
+      throw Refusal(isHeld: true, reason: "its reservation record cannot be read (\(error))")
+    }
+  }
+
+  private static func readReservations(
+    _ disk: Disk, _ label: Label
+  ) throws(Refusal) -> (record: [UInt8]?, place: (sequence: UInt64, slot: Int)) {
+    do throws(RecordError) {
+      let found = try LabelStore.read(
+        .reservations, fd: disk.descriptor!, diskBytes: label.diskBytes, disk: label.disk)
+      return (found.record.payload, (found.record.sequence, found.nextSlot))
+    } catch {
+      guard error == .absent || error == .misplaced else {
+        // Reservations that cannot be read might have kept somebody out: better no LUN than the wrong writer.
+        throw Refusal(
+          isHeld: true, reason: "its reservation record is damaged in both copies",
+          advice: "gatewayd disks adopt \(disk.path) --wipe (discards what is on it)")
+      }
+      return (nil, (0, 0))
+    }
+  }
+
+  static func identity(_ id: UUID) -> LogicalUnitIdentity {
+    LogicalUnitIdentity(
+      uuid: id.bytes, serial: id.description.replacingHyphens, vendor: "GATEWAYD", product: "DISK", revision: "0001")
+  }
+
+  private var traits: LogicalUnitTraits {
+    var traits = Self.traits(disk, persistsReservations: label != nil)
+    guard let device else { return traits }
+    traits.isRotational = device.isRotational
+    traits.isThin = device.discardBytesMax > 0
+    traits.unmapGranularity = UInt32(clamping: device.discardGranularity / UInt64(traits.blockBytes))
+    traits.hasWriteCache = device.hasWriteCache
+    return traits
+  }
+
+  /// What a disk that discovery knows nothing of is and can.
+  static func traits(_ disk: Disk, persistsReservations: Bool) -> LogicalUnitTraits {
+    var traits = LogicalUnitTraits(blockBytes: disk.facts.logical_block_bytes)
+    let ratio = max(disk.facts.physical_block_bytes / max(disk.facts.logical_block_bytes, 1), 1)
+    traits.physicalExponent = UInt8(ratio.trailingZeroBitCount)
+    if disk.facts.alignment_offset > 0 {
+      traits.lowestAlignedBlock = UInt16(clamping: disk.facts.alignment_offset / Int32(traits.blockBytes))
+    }
+    traits.isReadOnly = !disk.isWritable
+    traits.isThin = disk.facts.is_block_device == 0
+    traits.tellsMapping = disk.isRegularFile
+    traits.hasWriteCache = disk.descriptor != nil
+    traits.persistsReservations = persistsReservations
+    return traits
+  }
+}
+
+extension String {
+  fileprivate var replacingHyphens: String { filter { $0 != "-" } }
+}

@@ -1,0 +1,44 @@
+import CSystem
+import Glibc
+import Storage
+
+/// Identities that are made here: of clusters, disks, pair keys.
+enum Identity {
+  static func randomBytes(_ count: Int) -> [UInt8] {
+    [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+      system_random(buffer.baseAddress, UInt64(count))
+      initialized = count
+    }
+  }
+
+  static func randomUUID() -> UUID { UUID(random: randomBytes(16)) }
+
+  /// The cluster of a machine that has no labelled disk: the same at each start, made from the machine's id by a hash, for
+  /// the id itself is not to be shown.
+  static func machineCluster() -> UUID {
+    guard let id = readLine(of: "/etc/machine-id"), id.utf8.count >= 32 else { return randomUUID() }
+    return derivedUUID("gatewayd cluster of " + id)
+  }
+
+  /// A UUID that follows from a text: two FNV-1a hashes of 64 bits with different offsets.
+  static func derivedUUID(_ text: String) -> UUID {
+    var bytes: [UInt8] = []
+    for offset: UInt64 in [0xCBF2_9CE4_8422_2325, 0x6C62_272E_07BB_0142] {
+      var hash = offset
+      for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+      for shift in stride(from: 56, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: hash >> UInt64(shift))) }
+    }
+    return UUID(random: bytes)
+  }
+
+  static func readLine(of path: String) -> String? {
+    guard let file = fopen(path, "r") else { return nil }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 256)
+    guard fgets(&line, 256, file) != nil else { return nil }
+    let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return text.split(separator: "\n").first.map(String.init)
+  }
+
+  static func targetName(cluster: UUID) -> String { "iqn.2026-01.io.gatewayd:\(cluster)" }
+}

@@ -1,0 +1,64 @@
+import Glibc
+import Synchronization
+
+/// Notices that a loop device which is exported is being detached. `losetup -d` of a device in use only marks it, and the
+/// kernel tells nobody; but whoever detaches it opens and closes its node, and that an inotify watch does see. Sleeps
+/// until then.
+final class LoopWatch: Sendable {
+  private let descriptor: Int32
+  private let names = Mutex<[Int32: String]>([:])
+  private let vanished: @Sendable (String) -> Void
+
+  /// - Parameter vanished: called with the device's sysfs name, on the watch's thread.
+  init(vanished: @escaping @Sendable (String) -> Void) {
+    self.vanished = vanished
+    descriptor = inotify_init1(Int32(IN_CLOEXEC.rawValue))
+  }
+
+  func start() {
+    guard descriptor >= 0 else { return }
+    startWatching(self)
+  }
+
+  func add(path: String, name: String) {
+    let watch = inotify_add_watch(descriptor, path, UInt32(IN_CLOSE_WRITE | IN_CLOSE_NOWRITE))
+    if watch >= 0 { names.withLock { $0[watch] = name } }
+    // It may have happened before the watch was there.
+    if Self.isBeingDetached(name) { vanished(name) }
+  }
+
+  func remove(name: String) {
+    names.withLock { names in
+      for (watch, other) in names where other == name {
+        inotify_rm_watch(descriptor, watch)
+        names[watch] = nil
+      }
+    }
+  }
+
+  static func isBeingDetached(_ name: String) -> Bool {
+    Identity.readLine(of: "/sys/block/\(name)/loop/autoclear") == "1"
+  }
+
+  fileprivate func run() {
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: 8192, alignment: 8)
+    defer { memory.deallocate() }
+    while true {
+      let count = read(descriptor, memory, 8192)
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { return }
+      var offset = 0
+      while offset + 16 <= count {
+        // struct inotify_event: wd(4) mask(4) cookie(4) len(4) name(len)
+        let watch = memory.load(fromByteOffset: offset, as: Int32.self)
+        offset += 16 + Int(memory.load(fromByteOffset: offset + 12, as: UInt32.self))
+        guard let name = names.withLock({ $0[watch] }), Self.isBeingDetached(name) else { continue }
+        vanished(name)
+      }
+    }
+  }
+}
+
+private func startWatching(_ watch: LoopWatch) {
+  startControlThread(name: "loop watch") { watch.run() }
+}

@@ -1,0 +1,119 @@
+import CSystem
+import ISCSI
+import SCSI
+import Synchronization
+
+/// What a shard tells of itself.
+struct ShardReport: Sendable {
+  var sessions: [SessionReport] = []
+  var units: [(UInt16, IOCounters)] = []
+  var arenaBytes = 0
+  var arenaUsedBytes = 0
+}
+
+extension IOCounters {
+  mutating func add(_ other: IOCounters) {
+    readCommands += other.readCommands
+    writeCommands += other.writeCommands
+    otherCommands += other.otherCommands
+    readBytes += other.readBytes
+    writtenBytes += other.writtenBytes
+    failedCommands += other.failedCommands
+    activeCommands += other.activeCommands
+  }
+}
+
+extension ShardContext {
+  /// A report of every shard; of one that does not answer within a second, none.
+  func reports() async -> [ShardReport] {
+    let shared = ReportBox()
+    for handle in handles { handle.post(.perform { shared.add($0.report()) }) }
+    let deadline = system_monotonic_ns() + 1_000_000_000
+    while shared.count < handles.count, system_monotonic_ns() < deadline {
+      try? await Task.sleep(nanoseconds: 1_000_000)
+    }
+    return shared.reports
+  }
+}
+
+private final class ReportBox: Sendable {
+  private let state = Mutex<[ShardReport]>([])
+
+  func add(_ report: ShardReport) { state.withLock { $0.append(report) } }
+  var count: Int { state.withLock { $0.count } }
+  var reports: [ShardReport] { state.withLock { $0 } }
+}
+
+extension Shard {
+  func report() -> ShardReport {
+    var report = ShardReport(arenaBytes: pool.bytesPopulated, arenaUsedBytes: pool.bytesInUse)
+    for case let connection? in connections where connection.phase == .fullFeature {
+      report.sessions.append(sessionReport(connection))
+    }
+    for case let port? in ports where !port.isRemoved {
+      var counters = IOCounters()
+      counters.readCommands = port.readCommands
+      counters.writeCommands = port.writeCommands
+      counters.otherCommands = port.otherCommands
+      counters.readBytes = port.readBytes
+      counters.writtenBytes = port.writtenBytes
+      counters.failedCommands = port.failedCommands
+      counters.activeCommands = UInt64(port.commands)
+      report.units.append((port.export.unit.number, counters))
+    }
+    return report
+  }
+
+  private func sessionReport(_ connection: Connection) -> SessionReport {
+    var counters = IOCounters()
+    counters.readCommands = connection.readCommands
+    counters.writeCommands = connection.writeCommands
+    counters.otherCommands = connection.otherCommands
+    counters.readBytes = connection.readBytes
+    counters.writtenBytes = connection.writtenBytes
+    counters.failedCommands = connection.failedCommands
+    counters.activeCommands = UInt64(connection.commandCount)
+    let negotiated = connection.parameters
+    let parameters = [
+      "HeaderDigest": negotiated.headerDigest ? "CRC32C" : "None",
+      "DataDigest": negotiated.dataDigest ? "CRC32C" : "None",
+      "InitialR2T": negotiated.initialR2T ? "Yes" : "No",
+      "ImmediateData": negotiated.immediateData ? "Yes" : "No",
+      "MaxBurstLength": "\(negotiated.maxBurstLength)",
+      "FirstBurstLength": "\(negotiated.firstBurstLength)",
+      "MaxOutstandingR2T": "\(negotiated.maxOutstandingR2T)",
+      "MaxRecvDataSegmentLength": "\(negotiated.maxRecvDataSegmentLength)",
+      "ErrorRecoveryLevel": "0",
+      "SessionType": connection.result?.isDiscovery == true ? "Discovery" : "Normal",
+    ]
+    return SessionReport(
+      id: connection.tsih, initiator: connection.result?.initiatorName.text ?? "",
+      alias: connection.result?.initiatorAlias, address: connection.peer, transport: "tcp",
+      ageSeconds: (now - min(connection.acceptedAt, now)) / 1_000_000_000, parameters: parameters, counters: counters)
+  }
+
+  // MARK: Stopping
+
+  /// Asks every initiator to log out (RFC 7143 §11.9.1, event 1) and takes no more connections; the loop ends when the
+  /// last one has gone.
+  func beginStop() {
+    isStopping = true
+    for case let connection? in connections {
+      guard connection.phase == .fullFeature, connection.hasHeard else {
+        close(connection, "shutting down")
+        continue
+      }
+      // Parameter 3: log out within so many seconds.
+      var header = BasicHeaderSegment.asyncMessage(.logoutRequest, parameters: (0, 0, 1))
+      header.statSN = connection.statSN
+      connection.statSN &+= 1
+      connection.sender.enqueue(header)
+      touch(connection)
+    }
+  }
+
+  /// Ends every connection; commands that a disk has in hand are not waited for.
+  func closeAll(_ reason: String) {
+    for case let connection? in connections { close(connection, reason) }
+  }
+}
