@@ -13,6 +13,8 @@ public struct RunOptions: Sendable, Equatable {
   public var disks: [DiskSpecification]
   /// False after `--no-discovery`.
   public var discovery: Bool
+  /// `--only`: what discovery may touch; empty: every disk.
+  public var only: [String]
   /// `--target`; nil: the settings' name, else one made from the machine's identity.
   public var targetName: String?
   /// `--threads`; nil: the settings' number, else one per processor.
@@ -22,7 +24,8 @@ public struct RunOptions: Sendable, Equatable {
 
   public init(
     settings: Settings = Settings(), stateDirectory: String? = nil, listen: [ListenAddress] = [],
-    disks: [DiskSpecification] = [], discovery: Bool = true, targetName: String? = nil, threads: Int? = nil,
+    disks: [DiskSpecification] = [], discovery: Bool = true, only: [String] = [],
+    targetName: String? = nil, threads: Int? = nil,
     controlPath: String = ControlPath.standard()
   ) {
     self.settings = settings
@@ -30,6 +33,7 @@ public struct RunOptions: Sendable, Equatable {
     self.listen = listen
     self.disks = disks
     self.discovery = discovery
+    self.only = only
     self.targetName = targetName
     self.threads = threads
     self.controlPath = controlPath

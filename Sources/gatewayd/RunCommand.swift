@@ -34,6 +34,9 @@ struct RunCommand: ParsableCommand {
   var disk: [DiskSpecification] = []
   @Flag(help: "Do not look for disks: export only those of --disk.")
   var noDiscovery = false
+  @Option(
+    help: ArgumentHelp("Let discovery touch this disk only; may be repeated. The others are listed.", valueName: "path"))
+  var only: [String] = []
   @Option(help: ArgumentHelp("The target's iSCSI name.", valueName: "name"), transform: parseName)
   var target: String?
   @Option(help: ArgumentHelp("Reactor threads; default: one per processor.", valueName: "n"))
@@ -65,12 +68,12 @@ struct RunCommand: ParsableCommand {
     let service = getenv("STATE_DIRECTORY").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
     return RunOptions(
       settings: settings, stateDirectory: state ?? service, listen: listen, disks: disk, discovery: !noDiscovery,
-      targetName: target, threads: threads, controlPath: control ?? ControlPath.standard())
+      only: only, targetName: target, threads: threads, controlPath: control ?? ControlPath.standard())
   }
 }
 
 // ArgumentParser shows the description of what a transform throws.
 private func parseListen(_ text: String) throws -> ListenAddress { try ListenAddress(parsing: text) }
 private func parseDisk(_ text: String) throws -> DiskSpecification { try DiskSpecification(parsing: text) }
-private func parseName(_ text: String) throws -> String { try ISCSIName.check(text) }
+private func parseName(_ text: String) throws -> String { try NameCheck.check(text) }
 private func parseLevel(_ text: String) throws -> LogLevel { try LogLevel(parsing: text) }

@@ -55,9 +55,17 @@ struct DiskOpening {
     }
   }
 
-  /// Looks once more, on the descriptor that will be written to, that there is nothing on the disk.
+  /// Looks once more, while the disk is already open exclusively, that there is nothing on it. Through a descriptor of its
+  /// own, for the probing reads at offsets that direct I/O does not allow.
   func checkBlank() throws(Refusal) {
-    let finding = inspect(fd: disk.descriptor!, bytes: disk.byteCount)
+    let fd = system_open_disk(disk.path, 0, 0, 0)
+    guard fd >= 0 else { throw Refusal(isHeld: false, reason: "it cannot be read: \(String(cString: strerror(-fd)))") }
+    defer { close(fd) }
+    var facts = system_disk_facts()
+    guard system_disk_facts(fd, &facts) == 0, facts.device_number == disk.facts.device_number else {
+      throw Refusal(isHeld: false, reason: "it changed while it was being examined")
+    }
+    let finding = inspect(fd: fd, bytes: disk.byteCount)
     guard let reason = finding.holdReason else { return }
     throw Refusal(
       isHeld: true, reason: reason.sentence, advice: "gatewayd disks adopt \(disk.path) --wipe (discards what is on it)")
@@ -75,11 +83,18 @@ struct DiskOpening {
     self.label = label
   }
 
-  /// Discards what is at both ends of the disk, where tables and signatures lie.
-  func wipe() throws(Refusal) {
-    for start in [0, LabelArea.start(diskBytes: disk.byteCount) - (1 << 20), LabelArea.start(diskBytes: disk.byteCount)] {
-      let length = start == LabelArea.start(diskBytes: disk.byteCount) ? LabelArea.byteCount : 1 << 20
-      let code = LabelStore.zero(fd: disk.descriptor!, offset: start, count: length)
+  /// Discards what is at both ends of a disk, where tables, signatures and labels lie.
+  static func wipe(path: String) throws(Refusal) {
+    let disk: Disk
+    do throws(DiskError) { disk = try Disk.open(path: path) } catch {
+      throw Refusal(isHeld: true, reason: error.description)
+    }
+    guard disk.byteCount >= LabelArea.diskBytesMin else {
+      throw Refusal(isHeld: false, reason: "it is too small for a label")
+    }
+    let end = LabelArea.start(diskBytes: disk.byteCount)
+    for (offset, count) in [(0, 1 << 20), (end - (1 << 20), 1 << 20), (end, LabelArea.byteCount)] {
+      let code = LabelStore.zero(fd: disk.descriptor!, offset: offset, count: count)
       guard code == 0 else {
         throw Refusal(isHeld: true, reason: "it could not be wiped: \(String(cString: strerror(-code)))")
       }

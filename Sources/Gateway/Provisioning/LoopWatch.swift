@@ -1,4 +1,5 @@
 import Glibc
+import Reactor
 import Synchronization
 
 /// Notices that a loop device which is exported is being detached. `losetup -d` of a device in use only marks it, and the
@@ -12,7 +13,7 @@ final class LoopWatch: Sendable {
   /// - Parameter vanished: called with the device's sysfs name, on the watch's thread.
   init(vanished: @escaping @Sendable (String) -> Void) {
     self.vanished = vanished
-    descriptor = inotify_init1(Int32(IN_CLOEXEC.rawValue))
+    descriptor = inotify_init1(Int32(IN_CLOEXEC))
   }
 
   func start() {
@@ -60,5 +61,5 @@ final class LoopWatch: Sendable {
 }
 
 private func startWatching(_ watch: LoopWatch) {
-  startControlThread(name: "loop watch") { watch.run() }
+  startThread(name: "loop watch") { watch.run() }
 }

@@ -1,6 +1,7 @@
 import CSystem
 import Discovery
 import Glibc
+import Reactor
 import SCSI
 import Storage
 
@@ -63,7 +64,7 @@ extension Provisioner {
       state.entries[device.name]?.serialNumber = serial
       return serial
     }
-    startControlThread(name: "examine") { [self] in
+    startThread(name: "examine") { [self] in
       let use = SystemUse.read(devices: BlockDeviceReader().enumerate())
       let verdict = ruled(device, use)
       work.withLock { _ in

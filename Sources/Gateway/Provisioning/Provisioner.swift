@@ -129,11 +129,7 @@ final class Provisioner: Sendable {
     let loops = LoopWatch { [weak self] name in self?.vanished(name: name) }
     loops.start()
     self.loops.withLock { $0 = loops }
-    let gate = Countdown(1)
-    let enumerated = Mutex(false)
-    _ = gate
     let ready = ReadyFlag()
-    _ = consume enumerated
     let monitor = DiskMonitor(policy: policy) { [weak self] event in
       self?.handle(event)
       if case .enumerated = event { ready.set() }
@@ -153,6 +149,9 @@ final class Provisioner: Sendable {
     state.withLock { $0.isStopped = true }
     monitor.withLock { $0 }?.stop()
   }
+
+  /// The initiators learn of a new capacity by the unit attention that the unit has raised, and at once by a message.
+  func announceCapacity() { announce(.capacityDataHasChanged) }
 
   func note(_ problem: String) {
     Log.warning(problem)
@@ -343,7 +342,7 @@ final class Provisioner: Sendable {
     }
     guard isRunning else { return }
     adoptMap(map)
-    if changed { announce(.reportedLUNsDataHasChanged) }
+    if changed { announce(.reportedLunsDataHasChanged) }
   }
 
   /// The LUN of a disk ends: what it still has in hand runs out, new commands find no such LUN.

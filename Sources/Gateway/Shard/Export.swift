@@ -6,13 +6,11 @@ import Synchronization
 public final class Export: Sendable {
   public let unit: LogicalUnit
   public let disk: Disk
-  /// nil: a disk without a label area (memory, null).
-  public let label: Label?
   /// Bytes that initiators see, at the time it was opened.
   public let byteCount: UInt64
   let holds = RangeHolds()
-  /// Where the next reservation record goes.
-  private let records: Mutex<(sequence: UInt64, slot: Int)>
+  /// The label, and where the next reservation record goes; no label: a disk without a label area (memory, null).
+  private let records: Mutex<(label: Label?, sequence: UInt64, slot: Int)>
 
   /// - Parameters:
   ///   - sequence: of the newest reservation record on the disk; 0: none.
@@ -20,16 +18,37 @@ public final class Export: Sendable {
   public init(unit: LogicalUnit, disk: Disk, label: Label?, byteCount: UInt64, sequence: UInt64 = 0, slot: Int = 0) {
     self.unit = unit
     self.disk = disk
-    self.label = label
     self.byteCount = byteCount
-    records = Mutex((sequence, slot))
+    records = Mutex((label, sequence, slot))
+  }
+
+  public var label: Label? { records.withLock { $0.label } }
+
+  /// The disk has grown: writes the label and the reservations at its new end, then clears the place where they were, which
+  /// becomes the initiators'. `label` has the new size. Returns 0 or a negative errno; then nothing has changed.
+  func moveLabel(to label: Label, fd: Int32, oldDiskBytes: UInt64) -> Int32 {
+    records.withLock { records in
+      let old: Record?
+      do throws(RecordError) {
+        old = try LabelStore.read(.reservations, fd: fd, diskBytes: oldDiskBytes, disk: label.disk).record
+      } catch { old = nil }
+      var code = LabelStore.initialize(label, fd: fd)
+      if code == 0, let old { code = LabelStore.write(old, slot: 0, fd: fd, diskBytes: label.diskBytes) }
+      guard code == 0 else { return code }
+      records.label = label
+      records.slot = old == nil ? 0 : 1
+      let start = LabelArea.start(diskBytes: oldDiskBytes)
+      let newStart = LabelArea.start(diskBytes: label.diskBytes)
+      // The two areas may overlap; only what lies before the new one is cleared.
+      return LabelStore.zero(fd: fd, offset: start, count: min(LabelArea.byteCount, newStart - start))
+    }
   }
 
   /// The next reservation record as bytes to write, and where on the disk; nil for a disk without a label area. There is
   /// one change at a time of a logical unit, so records never overtake each other.
   func nextReservationRecord(_ payload: [UInt8]) -> (bytes: [UInt8], offset: UInt64)? {
-    guard let label else { return nil }
-    return records.withLock { records in
+    records.withLock { records in
+      guard let label = records.label else { return nil }
       let record = Record(
         kind: .reservations, sequence: records.sequence + 1, disk: label.disk, payload: payload)
       return (

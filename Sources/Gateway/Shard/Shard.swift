@@ -215,18 +215,16 @@ final class Shard {
     return LogicalUnitMap(map.exports.map(\.unit).filter { luns.contains($0.number) })
   }
 
-  /// REPORTED LUNS DATA HAS CHANGED was raised: tells the sessions that listen (RFC 7143 §11.9.1, event 0).
+  /// Tells the sessions of this shard of a change: a unit attention for each nexus (after the shard has the new snapshot, so
+  /// that who asks finds it), and at once a message for those that listen (RFC 7143 §11.9.1, event 0).
   func announceUnitAttention(_ attention: UnitAttention, lun: UInt64) {
     let sense = attention.sense.encode(descriptorFormat: false)
-    var data: [UInt8] = [UInt8(sense.count >> 8), UInt8(sense.count & 0xFF)]
-    data += sense
+    let data = [UInt8(sense.count >> 8), UInt8(sense.count & 0xFF)] + sense
     for case let connection? in connections {
-      guard connection.phase == .fullFeature, connection.hasHeard, connection.nexus != nil else { continue }
-      var header = BasicHeaderSegment.asyncMessage(.scsi, lun: lun)
-      header.statSN = connection.statSN
-      connection.statSN &+= 1
-      connection.sender.enqueue(header, data: data)
-      touch(connection)
+      guard connection.phase == .fullFeature, let nexus = connection.nexus else { continue }
+      if attention == .reportedLunsDataHasChanged { nexus.raise(attention, lun: nil) }
+      guard connection.hasHeard else { continue }
+      respond(connection, .asyncMessage(.scsi, lun: lun), data: data)
     }
   }
 }

@@ -32,6 +32,22 @@ public enum LabelStore {
     }
   }
 
+  /// Whether the disk carries something of ours, readable or not.
+  public static func isOurs(fd: Int32, diskBytes: UInt64) -> Bool { readLabel(fd: fd, diskBytes: diskBytes) != .none }
+
+  /// Writes zeroes, by plain writes: also where something else was. Returns 0 or a negative errno.
+  public static func zero(fd: Int32, offset: UInt64, count: UInt64) -> Int32 {
+    let part = [UInt8](repeating: 0, count: 1 << 20)
+    var done: UInt64 = 0
+    while done < count {
+      let length = min(UInt64(part.count), count - done)
+      let code = writeBytes(length == UInt64(part.count) ? part : Array(part[..<Int(length)]), fd: fd, offset: offset + done)
+      guard code == 0 else { return code }
+      done += length
+    }
+    return 0
+  }
+
   /// The newest valid record of a kind, and the slot that the next write goes to.
   public static func read(
     _ kind: LabelArea.Kind, fd: Int32, diskBytes: UInt64, disk: UUID?
