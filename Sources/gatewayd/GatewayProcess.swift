@@ -84,7 +84,8 @@ private struct SignalLoop {
       if number == SIGTERM || number == SIGINT {
         if isStopping {
           Log.warning("stopped at once, by a second signal")
-          return 1
+          // Not exit(3): its handlers would wait for or race with threads that are still at work.
+          _exit(1)
         }
         stop()
       } else if number == SIGHUP {
@@ -97,7 +98,7 @@ private struct SignalLoop {
       if let stopDeadline, .now >= stopDeadline {
         Log.error("the gateway did not stop within \(Int(process.stopSeconds)) s: leaving anyway")
         server.stop()
-        return 1
+        _exit(1)
       }
     }
   }
@@ -184,10 +185,11 @@ private struct SignalLoop {
 
   private mutating func reload() {
     reloadIsDue = false
-    guard let path = process.settingsPath ?? SettingsFile.path(given: nil) else {
-      return Log.notice("SIGHUP: there is no settings file to read")
-    }
     manager.reloading()
+    guard let path = process.settingsPath ?? SettingsFile.path(given: nil) else {
+      Log.notice("SIGHUP: there is no settings file to read")
+      return manager.ready("There is no settings file to read")
+    }
     let settings: Settings
     do throws(SettingsFileProblems) { settings = try SettingsFile.load(path) } catch {
       for line in error.lines { Log.error(line) }

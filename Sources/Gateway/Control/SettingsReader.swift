@@ -9,6 +9,12 @@ public enum SettingsReader {
     return settings
   }
 
+  /// Whether a text has a zero character, as it is or as a TOML escape: no setting has a use for one, and a C string ends
+  /// there.
+  public static func hasZero(_ text: String) -> Bool {
+    ["\u{0}", "\\u0000", "\\U00000000"].contains { text.contains($0) }
+  }
+
   static let sections: [SettingsRow<Settings>] = [
     SettingsRow("target") { $0.section(target, into: &$1.target) },
     SettingsRow("discovery") { $0.section(discovery, into: &$1.discovery) },
