@@ -32,18 +32,14 @@ final class MadeMachine {
     }
   }
 
-  deinit {
-    nftw(
-      root,
-      { path, _, _, _ in
-        if let path { remove(path) }
-        return 0
-      }, 8, FTW_DEPTH | FTW_PHYS)
+  deinit { Self.removeTree(root, MachineFiles()) }
+
+  private static func removeTree(_ path: String, _ files: MachineFiles) {
+    // A link is removed, not followed.
+    if files.link(path) == nil { for name in files.names(in: path) { removeTree(path + "/" + name, files) } }
+    remove(path)
   }
 }
-
-private let FTW_PHYS: Int32 = 1
-private let FTW_DEPTH: Int32 = 8
 
 @Suite("Doctor")
 struct ControlDoctorTests {
