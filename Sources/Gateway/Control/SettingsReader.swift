@@ -27,7 +27,7 @@ public enum SettingsReader {
 
   static let target: [SettingsRow<Settings.Target>] = [
     SettingsRow("name") { field, target in
-      if let name = field.parsed(ISCSIName.allowed, ISCSIName.check) { target.name = name }
+      if let name = field.parsed(NameSyntax.allowed, NameSyntax.check) { target.name = name }
     },
     SettingsRow("alias") { field, target in
       if let alias = field.parsed("a text of at most 255 bytes", checkAlias) { target.alias = alias }
@@ -84,7 +84,7 @@ public enum SettingsReader {
     },
     SettingsRow("initiators") { field, access in
       let allowed = "a list of initiator names or globs, as in \"iqn.1993-08.org.debian:*\""
-      if let names = field.texts(allowed, ISCSIName.checkPattern) { access.initiators = names }
+      if let names = field.texts(allowed, NameSyntax.checkPattern) { access.initiators = names }
     },
     SettingsRow("chap") { field, access in access.chap = CHAPDraft.read(field) },
     SettingsRow("initiator") { field, access in
