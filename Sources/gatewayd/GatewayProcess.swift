@@ -208,9 +208,9 @@ private struct SignalLoop {
 
   private mutating func reloaded(_ settings: Settings) {
     isReloading = false
+    // Against the settings of the start, so that each reload says again what still waits for the next one.
     let late = Settings.keysNeedingRestart(from: process.options.settings, to: settings)
     if !late.isEmpty { Log.warning("at the next start only: \(late.joined(separator: ", "))") }
-    process.options.settings = settings
     Log.level = process.fixedLogLevel ?? settings.logLevel
     Log.notice("the settings were read again")
     manager.ready("The settings were read again")
