@@ -8,7 +8,8 @@ struct ControlOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "The daemon's control socket.",
-      discussion: "Default: GATEWAYD_CONTROL; else /run/gatewayd/control.sock, or for users the one in XDG_RUNTIME_DIR.",
+      discussion:
+        "Default: GATEWAYD_CONTROL; else /run/gatewayd/control.sock, or for users the one in XDG_RUNTIME_DIR.",
       valueName: "path"))
   var control: String?
 
@@ -17,7 +18,8 @@ struct ControlOptions: ParsableArguments {
     if let control { return control }
     let standard = ControlPath.standard()
     let isTold = getenv("GATEWAYD_CONTROL") != nil
-    return !isTold && access(standard, F_OK) != 0 && access(ControlPath.system, F_OK) == 0 ? ControlPath.system : standard
+    return !isTold && access(standard, F_OK) != 0 && access(ControlPath.system, F_OK) == 0
+      ? ControlPath.system : standard
   }
 
   /// Asks the daemon.

@@ -42,7 +42,8 @@ struct AdoptCommand: ParsableCommand {
 
   func validate() throws {
     guard wipe != whole else {
-      throw ValidationError("Say what becomes of the disk's content: --wipe (discard it) or --whole (keep it), one of them.")
+      throw ValidationError(
+        "Say what becomes of the disk's content: --wipe (discard it) or --whole (keep it), one of them.")
     }
   }
 

@@ -84,7 +84,8 @@ private struct SignalLoop {
       if number == SIGTERM || number == SIGINT {
         if isStopping {
           Log.warning("stopped at once, by a second signal")
-          return 1
+          // Not exit(3): its handlers would wait for or race with threads that are still at work.
+          _exit(1)
         }
         stop()
       } else if number == SIGHUP {
@@ -97,7 +98,7 @@ private struct SignalLoop {
       if let stopDeadline, .now >= stopDeadline {
         Log.error("the gateway did not stop within \(Int(process.stopSeconds)) s: leaving anyway")
         server.stop()
-        return 1
+        _exit(1)
       }
     }
   }
@@ -184,10 +185,11 @@ private struct SignalLoop {
 
   private mutating func reload() {
     reloadIsDue = false
-    guard let path = process.settingsPath ?? SettingsFile.path(given: nil) else {
-      return Log.notice("SIGHUP: there is no settings file to read")
-    }
     manager.reloading()
+    guard let path = process.settingsPath ?? SettingsFile.path(given: nil) else {
+      Log.notice("SIGHUP: there is no settings file to read")
+      return manager.ready("There is no settings file to read")
+    }
     let settings: Settings
     do throws(SettingsFileProblems) { settings = try SettingsFile.load(path) } catch {
       for line in error.lines { Log.error(line) }
@@ -206,9 +208,9 @@ private struct SignalLoop {
 
   private mutating func reloaded(_ settings: Settings) {
     isReloading = false
+    // Against the settings of the start, so that each reload says again what still waits for the next one.
     let late = Settings.keysNeedingRestart(from: process.options.settings, to: settings)
     if !late.isEmpty { Log.warning("at the next start only: \(late.joined(separator: ", "))") }
-    process.options.settings = settings
     Log.level = process.fixedLogLevel ?? settings.logLevel
     Log.notice("the settings were read again")
     manager.ready("The settings were read again")

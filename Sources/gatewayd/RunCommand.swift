@@ -75,5 +75,5 @@ struct RunCommand: ParsableCommand {
 // ArgumentParser shows the description of what a transform throws.
 private func parseListen(_ text: String) throws -> ListenAddress { try ListenAddress(parsing: text) }
 private func parseDisk(_ text: String) throws -> DiskSpecification { try DiskSpecification(parsing: text) }
-private func parseName(_ text: String) throws -> String { try NameCheck.check(text) }
+private func parseName(_ text: String) throws -> String { try NameSyntax.check(text) }
 private func parseLevel(_ text: String) throws -> LogLevel { try LogLevel(parsing: text) }

@@ -1,4 +1,3 @@
-import FoundationEssentials
 import Gateway
 import Glibc
 import TOMLKit
@@ -9,6 +8,10 @@ struct SettingsFileProblems: Error {
 }
 
 /// The settings file: TOML in, checked settings out.
+///
+/// TOMLKit imports Foundation, and with it every file of this module sees Foundation's members of String. A call to one of
+/// them (`contains` of a text, `range(of:)`, `replacingOccurrences`) links all of Foundation: 45 MB. Such work belongs in
+/// the Gateway module, which does not see them.
 enum SettingsFile {
   static let standardPath = "/etc/gatewayd/gatewayd.toml"
   /// A settings file is a page or two.
@@ -28,8 +31,7 @@ enum SettingsFile {
       throw SettingsFileProblems(lines: ["\(path): the file is not UTF-8"])
     }
     // The parser takes C strings: what follows a zero would be lost without a word.
-    let zeros = ["\u{0}", "\\u0000", "\\U00000000"]
-    if zeros.contains(where: text.contains) {
+    guard !SettingsReader.hasZero(text) else {
       throw SettingsFileProblems(lines: ["\(path): a zero character is not allowed in settings"])
     }
     let table: TOMLTable

@@ -208,6 +208,12 @@ struct SettingsReaderTests {
     #expect(access.admission(of: "iqn.1998-01.com.vmware:b") == nil)
   }
 
+  @Test("A zero is found as it is and as an escape")
+  func zero() {
+    for text in ["a\u{0}b", "a = \"\\u0000\"", "a = \"\\U00000000\""] { #expect(SettingsReader.hasZero(text)) }
+    for text in ["", "0", "a = \"\\u0001\""] { #expect(!SettingsReader.hasZero(text)) }
+  }
+
   @Test("Random files give settings or problems, never a trap")
   func randomFiles() {
     var random = SplitMix(state: 7)

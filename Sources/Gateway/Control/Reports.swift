@@ -94,7 +94,8 @@ public struct StatusReport: Codable, Sendable, Equatable {
   public var problems: [String]
 
   public init(
-    version: String = GatewayVersion.current, processID: Int32 = getpid(), uptimeSeconds: UInt64, targetName: String, alias: String? = nil,
+    version: String = GatewayVersion.current, processID: Int32 = getpid(), uptimeSeconds: UInt64, targetName: String,
+    alias: String? = nil,
     portals: [PortalReport], threads: Int, sessions: Int, memory: MemoryReport, logicalUnits: [LogicalUnitReport],
     problems: [String] = []
   ) {

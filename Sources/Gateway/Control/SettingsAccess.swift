@@ -1,5 +1,5 @@
-/// iSCSI names (RFC 7143 §4.2.7), as far as settings need to know them.
-public enum NameCheck {
+/// The syntax of iSCSI names and of globs over them (RFC 7143 §4.2.7), with words for the operator who got one wrong.
+public enum NameSyntax {
   static let byteCountMax = 223
   static let prefixes = ["iqn.", "eui.", "naa."]
   static let allowed = "an iSCSI name as in iqn.2024-01.org.example:storage"
@@ -133,7 +133,7 @@ struct InitiatorDraft {
   var chap: CHAPCredentials?
 
   static let rows: [SettingsRow<InitiatorDraft>] = [
-    SettingsRow("name") { $1.name = $0.parsed("an initiator name or glob", NameCheck.checkPattern) },
+    SettingsRow("name") { $1.name = $0.parsed("an initiator name or glob", NameSyntax.checkPattern) },
     SettingsRow("luns") { $1.luns = $0.list("a list of LUN numbers", lun).map(Set.init) },
     SettingsRow("chap") { $1.chap = CHAPDraft.read($0) },
   ]

@@ -9,6 +9,12 @@ public enum SettingsReader {
     return settings
   }
 
+  /// Whether a text has a zero character, as it is or as a TOML escape: no setting has a use for one, and a C string ends
+  /// there.
+  public static func hasZero(_ text: String) -> Bool {
+    ["\u{0}", "\\u0000", "\\U00000000"].contains { text.contains($0) }
+  }
+
   static let sections: [SettingsRow<Settings>] = [
     SettingsRow("target") { $0.section(target, into: &$1.target) },
     SettingsRow("discovery") { $0.section(discovery, into: &$1.discovery) },
@@ -21,7 +27,7 @@ public enum SettingsReader {
 
   static let target: [SettingsRow<Settings.Target>] = [
     SettingsRow("name") { field, target in
-      if let name = field.parsed(NameCheck.allowed, NameCheck.check) { target.name = name }
+      if let name = field.parsed(NameSyntax.allowed, NameSyntax.check) { target.name = name }
     },
     SettingsRow("alias") { field, target in
       if let alias = field.parsed("a text of at most 255 bytes", checkAlias) { target.alias = alias }
@@ -78,7 +84,7 @@ public enum SettingsReader {
     },
     SettingsRow("initiators") { field, access in
       let allowed = "a list of initiator names or globs, as in \"iqn.1993-08.org.debian:*\""
-      if let names = field.texts(allowed, NameCheck.checkPattern) { access.initiators = names }
+      if let names = field.texts(allowed, NameSyntax.checkPattern) { access.initiators = names }
     },
     SettingsRow("chap") { field, access in access.chap = CHAPDraft.read(field) },
     SettingsRow("initiator") { field, access in

@@ -1,0 +1,119 @@
+import Glibc
+
+/// Looks at the machine and the daemon and says what is wrong and what to do about it.
+public struct Doctor: Sendable {
+  var controlPath: String
+  var files = MachineFiles()
+  /// Sets up a ring and takes it down; 0 or errno.
+  var ringProbe: @Sendable () -> Int32 = RingProbe.run
+  var ownAddresses: @Sendable () -> [String] = OwnAddresses.all
+
+  public init(controlPath: String) { self.controlPath = controlPath }
+
+  public func examine() -> DoctorReport {
+    var status: StatusReport?
+    let daemon: DoctorCheck
+    do throws(ControlError) {
+      let report: StatusReport = try ControlClient.request(.init(.status), at: controlPath, timeoutSeconds: 10)
+      status = report
+      daemon = DoctorCheck("daemon", .fine, "gatewayd \(report.version) answers, process \(report.processID)")
+    } catch { daemon = Self.silence(error, controlPath) }
+    var checks = [SystemChecks.kernel(files), SystemChecks.ring(files, probe: ringProbe)]
+    checks += SystemChecks.limits(files, daemon: status?.processID)
+    checks += [SystemChecks.udev(files), daemon]
+    for port in ports(status) { checks.append(SystemChecks.port(port, files, daemon: status?.processID)) }
+    checks += disks(status)
+    guard let status else { return DoctorReport(checks: checks, initiators: []) }
+    checks += status.problems.map { DoctorCheck("daemon", .problem, $0) }
+    checks += status.portals.map(Self.reach)
+    return DoctorReport(checks: checks, initiators: recipes(status))
+  }
+
+  private static func silence(_ error: ControlError, _ path: String) -> DoctorCheck {
+    switch error.code {
+    case .noDaemon:
+      DoctorCheck(
+        "daemon", .problem, "none answers at \(path)",
+        advice: "systemctl start gatewayd (or: gatewayd run)\nanother socket: --control PATH")
+    case .notPermitted: DoctorCheck("daemon", .problem, "you may not ask it at \(path)", advice: "sudo gatewayd doctor")
+    default: DoctorCheck("daemon", .problem, error.message, advice: "journalctl -u gatewayd -n 50")
+    }
+  }
+
+  /// The ports that the daemon says it has; without one, the standard port.
+  private func ports(_ status: StatusReport?) -> [UInt16] {
+    guard let status else { return [ListenAddress.standardPort] }
+    let ports = status.portals.filter { $0.transport == "tcp" }
+      .compactMap { portal in (try? ListenAddress(parsing: portal.address))?.port }
+    return Array(Set(ports)).sorted()
+  }
+
+  private func disks(_ status: StatusReport?) -> [DoctorCheck] {
+    guard status != nil else { return [SystemChecks.blockDevices(files)] }
+    let disks: [DiskReport]
+    do throws(ControlError) {
+      disks = try ControlClient.request(.init(.disks), at: controlPath, timeoutSeconds: 10)
+    } catch { return [DoctorCheck("disks", .problem, error.message)] }
+    let exported = disks.filter { $0.verdict == .exported }.count
+    let summary = "\(disks.count) seen, \(exported) exported"
+    let first = DoctorCheck(
+      "disks", exported > 0 ? .fine : .problem, summary,
+      advice: exported > 0 ? nil : "connect a blank disk, adopt one below, or: gatewayd run --disk PATH")
+    return [first]
+      + disks.filter { $0.verdict != .exported }.map {
+        DoctorCheck("disk", .note, "\($0.path) is \($0.verdict.rawValue): \($0.reason)", advice: $0.advice)
+      }
+  }
+
+  /// Connects as an initiator would.
+  private static func reach(_ portal: PortalReport) -> DoctorCheck {
+    let name = "portal"
+    guard portal.transport == "tcp" else {
+      return DoctorCheck(name, .note, "\(portal.address) \(portal.transport): \(portal.state)")
+    }
+    guard let address = try? ListenAddress(parsing: portal.address) else {
+      return DoctorCheck(name, .note, "\(portal.address): \(portal.state)")
+    }
+    let host = address.host == "::" ? "::1" : address.host == "0.0.0.0" ? "127.0.0.1" : address.host
+    let code = Reachability.connect(host: host, port: address.port, deadline: Deadline(seconds: 2))
+    return code == 0
+      ? DoctorCheck(name, .fine, "\(portal.address) can be reached")
+      : DoctorCheck(
+        name, .problem, "\(portal.address) cannot be reached: \(SystemError.text(code))",
+        advice: "the daemon says of it: \(portal.state)\njournalctl -u gatewayd -n 50")
+  }
+
+  private func recipes(_ status: StatusReport) -> [InitiatorRecipe] {
+    let listening = status.portals.filter { $0.transport == "tcp" }
+      .compactMap { try? ListenAddress(parsing: $0.address) }
+    guard let portal = listening.first else { return [] }
+    let isWildcard = portal.host == "::" || portal.host == "0.0.0.0"
+    let host = isWildcard ? ownAddresses().first { portal.isIPv6 || !$0.contains(":") } ?? "127.0.0.1" : portal.host
+    let lun = status.logicalUnits.first?.number ?? 0
+    return InitiatorRecipe.all(targetName: status.targetName, host: host, port: portal.port, lun: lun)
+  }
+}
+
+/// Whether a TCP connection comes about.
+enum Reachability {
+  /// - Returns: 0 or errno.
+  static func connect(host: String, port: UInt16, deadline: Deadline) -> Int32 {
+    var hints = addrinfo()
+    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV
+    hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+    var found: UnsafeMutablePointer<addrinfo>?
+    guard getaddrinfo(host, String(port), &hints, &found) == 0, let entry = found?.pointee else { return EINVAL }
+    defer { freeaddrinfo(found) }
+    let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+    let descriptor = socket(entry.ai_family, type, 0)
+    guard descriptor >= 0 else { return errno }
+    defer { close(descriptor) }
+    if Glibc.connect(descriptor, entry.ai_addr, entry.ai_addrlen) == 0 { return 0 }
+    guard errno == EINPROGRESS else { return errno }
+    var wait = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+    guard poll(&wait, 1, deadline.milliseconds) > 0 else { return ETIMEDOUT }
+    var code: Int32 = 0
+    var length = socklen_t(MemoryLayout<Int32>.size)
+    return getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &code, &length) == 0 ? code : errno
+  }
+}
