@@ -21,7 +21,6 @@ public struct LoginMachine: Sendable {
     var tsih: UInt16
     var cid: UInt16
     var initiatorTaskTag: UInt32
-    var cmdSN: UInt32
   }
 
   enum Phase: Sendable {
@@ -172,7 +171,7 @@ public struct LoginMachine: Sendable {
     return .established(
       LoginResult(
         isDiscovery: peer.isDiscovery, initiatorName: peer.name, initiatorAlias: peer.alias, isid: identity.isid,
-        tsihRequested: identity.tsih, cid: identity.cid, initialCmdSN: identity.cmdSN, statSN: statSN &+ 1,
+        tsihRequested: identity.tsih, cid: identity.cid, initialCmdSN: request.cmdSN, statSN: statSN &+ 1,
         targetPortalGroupTag: portalGroupTag, parameters: negotiation.outcome,
         authenticatedName: authentication.name, luns: peer.luns))
   }

@@ -43,7 +43,8 @@ public struct LoginResult: Sendable {
   /// (RFC 7143 §6.3.5). Else a connection for that session: the same CID reinstates (§6.3.4), another one adds.
   public var tsihRequested: UInt16
   public var cid: UInt16
-  /// CmdSN of the Login Requests. They are immediate, so it is also the first CmdSN of the full-feature phase.
+  /// CmdSN of the last Login Request. It is immediate, so it is also the first CmdSN of the full-feature phase
+  /// (RFC 7143 §11.12.8).
   public var initialCmdSN: UInt32
   /// The StatSN after the final Login Response's.
   public var statSN: UInt32

@@ -27,7 +27,11 @@ public struct TargetConfiguration: Sendable {
     access: AccessRules = .open, limits: OfferLimits = OfferLimits()
   ) {
     self.targetName = targetName
-    self.targetAlias = targetAlias.map { String(decoding: $0.utf8.prefix(255), as: UTF8.self) }
+    self.targetAlias = targetAlias.map { alias in
+      var alias = alias
+      while alias.utf8.count > TextKeys.valueByteCountMax { alias.removeLast() }
+      return alias
+    }
     self.portals = portals
     self.portalGroupTag = portalGroupTag
     self.access = access
