@@ -1,3 +1,5 @@
+import Glibc
+
 @testable import ISCSI
 
 /// The initiator's side of a login, as far as tests need it: it builds requests and reads answers.
@@ -93,6 +95,9 @@ extension LoginReply {
   /// T and the next stage, where the target agrees to go on.
   var transition: LoginStage? { header.isFinal ? LoginStage(rawValue: header.flags & 3) : nil }
 }
+
+/// How often random tests go round, as a multiple of their everyday count: FUZZ_FACTOR in the environment.
+let fuzzFactor = getenv("FUZZ_FACTOR").flatMap { Int(String(cString: $0)) } ?? 1
 
 /// A generator whose seed reproduces everything (SplitMix64).
 struct SeededGenerator: RandomNumberGenerator {

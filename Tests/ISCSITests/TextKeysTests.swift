@@ -80,7 +80,7 @@ struct TextKeysTests {
     var generator = SeededGenerator(seed: 0x7E47)
     let alphabet: [UInt8] = [0, 0, 0, 0x3D, 0x3D, 0x3D, 0x41, 0x42, 0x2C]
     var readCount = 0
-    for _ in 0..<100_000 {
+    for _ in 0..<20_000 * fuzzFactor {
       let count = Int.random(in: 0...16, using: &generator)
       let bytes = (0..<count).map { _ in
         generator.chance(97) ? alphabet.randomElement(using: &generator)! : UInt8.random(in: 0...255, using: &generator)
@@ -90,7 +90,7 @@ struct TextKeysTests {
       let again = try? TextKeys(parsing: keys.bytes)
       if again != keys { Issue.record("\(bytes)") }
     }
-    #expect(readCount > 1000)
+    #expect(readCount > 200)
   }
 }
 
