@@ -60,7 +60,8 @@ public struct LoginResult: Sendable {
 public enum LoginStep: Sendable {
   /// Send, and wait for the next request.
   case respond(LoginReply)
-  /// Nothing to send yet: settle the session (reinstatement, TSIH, resources), then send what `finish` or `refuse` gives.
+  /// Nothing to send yet: settle the session (reinstatement, TSIH, resources), then send what `finish` or `refuse`
+  /// gives.
   case established(LoginResult)
   /// Send, then close the connection.
   case fail(LoginReply)

@@ -1,5 +1,5 @@
-/// What makes a session the same one (RFC 7143 §4.4.3): an initiator port, which is a name and an ISID, and the target port,
-/// which is a portal group. At most one session with an identity exists.
+/// What makes a session the same one (RFC 7143 §4.4.3): an initiator port, which is a name and an ISID, and the target
+/// port, which is a portal group. At most one session with an identity exists.
 public struct SessionIdentity: Hashable, Sendable {
   public var initiatorName: ISCSIName
   /// Six bytes in the low end.
@@ -48,7 +48,8 @@ extension LoginResult {
     SessionIdentity(initiatorName: initiatorName, isid: isid, targetPortalGroupTag: targetPortalGroupTag)
   }
 
-  /// The row of the table of RFC 7143 §6.3.5 for this login. `existing`: the session that has its identity, if there is one.
+  /// The row of the table of RFC 7143 §6.3.5 for this login. `existing`: the session that has its identity, if there is
+  /// one.
   public func admission(into existing: ExistingSession?) -> SessionAdmission {
     guard let existing else { return tsihRequested == 0 ? .newSession : .refused(.sessionDoesNotExist) }
     if tsihRequested == 0 { return .sessionReinstatement(tsih: existing.tsih) }

@@ -44,8 +44,8 @@ public struct TargetConfiguration: Sendable {
   }
 }
 
-/// Our side of the numeric negotiations. None lies below the standard's default, so that a key which the initiator leaves
-/// out never has to be offered by us (over RDMA there is no round for the answer).
+/// Our side of the numeric negotiations. None lies below the standard's default, so that a key which the initiator
+/// leaves out never has to be offered by us (over RDMA there is no round for the answer).
 public struct OfferLimits: Equatable, Sendable {
   /// Bytes we take in one data segment over TCP.
   public var maxRecvDataSegmentLength = 262_144

@@ -173,6 +173,16 @@ struct CHAPTests {
     #expect(skipping.send(from: .security, ["CHAP_N=alice", "CHAP_R=0x00"]).failure == .initiatorError)
   }
 
+  @Test("CHAP keys after AuthMethod=None, or after the verdict, are the initiator's error")
+  func afterTheVerdict() throws {
+    var unasked = LoginInitiator()
+    #expect(unasked.send(from: .security, LoginInitiator.opening + ["AuthMethod=None"]).answers?.count == 2)
+    #expect(unasked.send(from: .security, ["CHAP_A=5"]).failure == .initiatorError)
+    var proved = try challenged()
+    _ = proved.send(from: .security, ["CHAP_N=alice", "CHAP_R=\(Self.responses[0].initiator)"])
+    #expect(proved.send(from: .security, Self.mutual).failure == .initiatorError)
+  }
+
   @Test("Where CHAP is asked for, nothing gets around it")
   func noWayAround() {
     let opening = LoginInitiator.opening

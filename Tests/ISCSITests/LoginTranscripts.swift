@@ -2,8 +2,8 @@ import Testing
 
 @testable import ISCSI
 
-/// Whole logins of initiators in the field, written down key by key. "I" and "T" are the two sides, then current and next
-/// stage (0 security, 1 operational, 3 full feature), then the keys.
+/// Whole logins of initiators in the field, written down key by key. "I" and "T" are the two sides, then current and
+/// next stage (0 security, 1 operational, 3 full feature), then the keys.
 @Suite("Logins of initiators in the field")
 struct LoginTranscripts {
   private func play(_ transcript: String, transport: TransportCapabilities = .tcp) throws -> LoginResult? {
@@ -37,8 +37,8 @@ struct LoginTranscripts {
   func openISCSI() throws {
     let result = try play(
       """
-      I 0>1 InitiatorName=iqn.1993-08.org.debian:01:abcdef InitiatorAlias=host TargetName=iqn.2024-01.org.example:disks \
-      SessionType=Normal AuthMethod=None
+      I 0>1 InitiatorName=iqn.1993-08.org.debian:01:abcdef InitiatorAlias=host \
+      TargetName=iqn.2024-01.org.example:disks SessionType=Normal AuthMethod=None
       T 0>1 TargetPortalGroupTag=3 AuthMethod=None
       I 1>3 HeaderDigest=None,CRC32C DataDigest=None DefaultTime2Wait=2 DefaultTime2Retain=0 IFMarker=No OFMarker=No \
       ErrorRecoveryLevel=0 InitialR2T=No ImmediateData=Yes MaxBurstLength=16776192 FirstBurstLength=262144 \
@@ -57,8 +57,8 @@ struct LoginTranscripts {
   func openISCSIOverRDMA() throws {
     let result = try play(
       """
-      I 0>1 InitiatorName=iqn.1993-08.org.debian:01:abcdef InitiatorAlias=host TargetName=iqn.2024-01.org.example:disks \
-      SessionType=Normal AuthMethod=None
+      I 0>1 InitiatorName=iqn.1993-08.org.debian:01:abcdef InitiatorAlias=host \
+      TargetName=iqn.2024-01.org.example:disks SessionType=Normal AuthMethod=None
       T 0>1 TargetPortalGroupTag=3 AuthMethod=None
       I 1>3 HeaderDigest=None DataDigest=None DefaultTime2Wait=2 DefaultTime2Retain=0 IFMarker=No OFMarker=No \
       ErrorRecoveryLevel=0 InitialR2T=No ImmediateData=Yes MaxBurstLength=16776192 FirstBurstLength=262144 \
@@ -97,8 +97,8 @@ struct LoginTranscripts {
   func windows() throws {
     let result = try play(
       """
-      I 0>1 InitiatorName=iqn.1991-05.com.microsoft:my_host SessionType=Normal TargetName=iqn.2024-01.org.example:disks \
-      AuthMethod=None
+      I 0>1 InitiatorName=iqn.1991-05.com.microsoft:my_host SessionType=Normal \
+      TargetName=iqn.2024-01.org.example:disks AuthMethod=None
       T 0>1 TargetPortalGroupTag=3 AuthMethod=None
       I 1>3 HeaderDigest=CRC32C,None DataDigest=CRC32C,None ErrorRecoveryLevel=2 InitialR2T=No ImmediateData=Yes \
       MaxRecvDataSegmentLength=65536 MaxBurstLength=262144 FirstBurstLength=65536 MaxConnections=1 DataPDUInOrder=Yes \

@@ -2,8 +2,8 @@ import Testing
 
 @testable import ISCSI
 
-/// Every outcome of a negotiation is one the standard allows, whatever is offered in whatever order and grouping: checked
-/// against a second statement of the result functions.
+/// Every outcome of a negotiation is one the standard allows, whatever is offered in whatever order and grouping:
+/// checked against a second statement of the result functions.
 @Suite("Any outcome of negotiation is legal (RFC 7143 §6.2, §13)")
 struct NegotiationPropertyTests {
   private struct NumberKey {
