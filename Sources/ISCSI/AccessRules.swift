@@ -78,7 +78,8 @@ public struct InitiatorPattern: Sendable, Hashable {
   }
 }
 
-/// Who may log in, once the composition has admitted the connection's network. The first rule whose pattern matches decides.
+/// Who may log in, once the composition has admitted the connection's network. The first rule whose pattern matches
+/// decides.
 public struct AccessRules: Sendable, Equatable {
   public struct Rule: Sendable, Equatable {
     public var initiator: InitiatorPattern

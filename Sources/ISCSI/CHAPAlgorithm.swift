@@ -1,6 +1,7 @@
 import CNettle
 
-/// The hash of a CHAP response, by its number in CHAP_A (RFC 7143 §12.1.3; SHA-256 and SHA3-256 as registered with IANA).
+/// The hash of a CHAP response, by its number in CHAP_A (RFC 7143 §12.1.3; SHA-256 and SHA3-256 as registered with
+/// IANA).
 public struct CHAPAlgorithm: RawRepresentable, Hashable, Sendable {
   public var rawValue: Int
 

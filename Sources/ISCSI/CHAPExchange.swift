@@ -1,5 +1,5 @@
-/// The authenticator's side of CHAP (RFC 7143 §12.1.3), from the initiator's list of algorithms to the verdict. A wrong name
-/// and a wrong secret look the same from outside, in the answer and in the work done.
+/// The authenticator's side of CHAP (RFC 7143 §12.1.3), from the initiator's list of algorithms to the verdict. A wrong
+/// name and a wrong secret look the same from outside, in the answer and in the work done.
 struct CHAPExchange: Sendable {
   enum Outcome: Equatable {
     /// The keys of our next response; the initiator is not proved yet.

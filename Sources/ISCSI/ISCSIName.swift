@@ -1,5 +1,5 @@
-/// An iSCSI node name (RFC 7143 §4.2.7), checked and normalised: ASCII letters in lower case (RFC 3722), anything beyond
-/// ASCII kept as it came. Two names are the same node exactly when they are equal.
+/// An iSCSI node name (RFC 7143 §4.2.7), checked and normalised: ASCII letters in lower case (RFC 3722), anything
+/// beyond ASCII kept as it came. Two names are the same node exactly when they are equal.
 public struct ISCSIName: Hashable, Sendable, CustomStringConvertible {
   /// Bytes in UTF-8 (§4.2.7.1).
   public static let byteCountMax = 223

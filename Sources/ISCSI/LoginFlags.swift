@@ -45,6 +45,5 @@ extension LoginMachine.Identity {
     tsih = UInt16(truncatingIfNeeded: header.lun)
     cid = UInt16(truncatingIfNeeded: header.word5 >> 16)
     initiatorTaskTag = header.initiatorTaskTag
-    cmdSN = header.cmdSN
   }
 }

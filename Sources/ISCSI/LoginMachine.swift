@@ -1,7 +1,8 @@
 import Wire
 
-/// The target's side of the login phase of one connection (RFC 7143 §6.3): one request in, one step out. It owns what the
-/// initiator has said so far, and nothing of the session, which the composition settles between `established` and `finish`.
+/// The target's side of the login phase of one connection (RFC 7143 §6.3): one request in, one step out. It owns what
+/// the initiator has said so far, and nothing of the session, which the composition settles between `established` and
+/// `finish`.
 ///
 /// Invariants:
 ///   bytes taken in <= byteCountMax, requests <= requestCountMax
@@ -21,7 +22,6 @@ public struct LoginMachine: Sendable {
     var tsih: UInt16
     var cid: UInt16
     var initiatorTaskTag: UInt32
-    var cmdSN: UInt32
   }
 
   enum Phase: Sendable {
@@ -172,7 +172,7 @@ public struct LoginMachine: Sendable {
     return .established(
       LoginResult(
         isDiscovery: peer.isDiscovery, initiatorName: peer.name, initiatorAlias: peer.alias, isid: identity.isid,
-        tsihRequested: identity.tsih, cid: identity.cid, initialCmdSN: identity.cmdSN, statSN: statSN &+ 1,
+        tsihRequested: identity.tsih, cid: identity.cid, initialCmdSN: request.cmdSN, statSN: statSN &+ 1,
         targetPortalGroupTag: portalGroupTag, parameters: negotiation.outcome,
         authenticatedName: authentication.name, luns: peer.luns))
   }
@@ -187,8 +187,8 @@ public struct LoginMachine: Sendable {
     return response
   }
 
-  /// A Login Response that ends the login: send it, then close. For what only the composition knows, at any time after a
-  /// first request. A redirection (class 1) names where to go in `targetAddress`.
+  /// A Login Response that ends the login: send it, then close. For what only the composition knows, at any time after
+  /// a first request. A redirection (class 1) names where to go in `targetAddress`.
   public mutating func refuse(_ status: LoginStatus, targetAddress: String? = nil) -> LoginReply {
     var keys = TextKeys()
     if let targetAddress { keys.append("TargetAddress", targetAddress) }

@@ -43,7 +43,8 @@ public struct LoginResult: Sendable {
   /// (RFC 7143 §6.3.5). Else a connection for that session: the same CID reinstates (§6.3.4), another one adds.
   public var tsihRequested: UInt16
   public var cid: UInt16
-  /// CmdSN of the Login Requests. They are immediate, so it is also the first CmdSN of the full-feature phase.
+  /// CmdSN of the last Login Request. It is immediate, so it is also the first CmdSN of the full-feature phase
+  /// (RFC 7143 §11.12.8).
   public var initialCmdSN: UInt32
   /// The StatSN after the final Login Response's.
   public var statSN: UInt32
@@ -59,7 +60,8 @@ public struct LoginResult: Sendable {
 public enum LoginStep: Sendable {
   /// Send, and wait for the next request.
   case respond(LoginReply)
-  /// Nothing to send yet: settle the session (reinstatement, TSIH, resources), then send what `finish` or `refuse` gives.
+  /// Nothing to send yet: settle the session (reinstatement, TSIH, resources), then send what `finish` or `refuse`
+  /// gives.
   case established(LoginResult)
   /// Send, then close the connection.
   case fail(LoginReply)

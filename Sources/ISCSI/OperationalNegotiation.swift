@@ -36,8 +36,8 @@ struct OperationalNegotiation: Sendable {
     min(max(limit, minimum), OperationalKey.segmentRange.upperBound)
   }
 
-  /// What is negotiated so far, made consistent where the initiator was silent: a default FirstBurstLength gives way to a
-  /// smaller MaxBurstLength (§13.14), and over RDMA the two RecvDataSegmentLengths stand for MaxRecvDataSegmentLength
+  /// What is negotiated so far, made consistent where the initiator was silent: a default FirstBurstLength gives way to
+  /// a smaller MaxBurstLength (§13.14), and over RDMA the two RecvDataSegmentLengths stand for MaxRecvDataSegmentLength
   /// (RFC 7145 §6.2), so that who sends a PDU asks one field on every transport.
   var outcome: NegotiatedParameters {
     var outcome = parameters

@@ -1,4 +1,5 @@
-/// What SendTargets tells an initiator (RFC 7143 §13.3 and Appendix C): targets that it may log in to, with every portal.
+/// What SendTargets tells an initiator (RFC 7143 §13.3 and Appendix C): targets that it may log in to, with every
+/// portal.
 struct SendTargets: Sendable {
   private let configuration: TargetConfiguration
   private let portals: [Portal]
@@ -14,8 +15,8 @@ struct SendTargets: Sendable {
     isVisible = configuration.access.decide(initiatorName: initiatorName) != .denied
   }
 
-  /// Adds the answer to SendTargets=`value`. A target that does not exist and one that is not for this initiator are left
-  /// out alike.
+  /// Adds the answer to SendTargets=`value`. A target that does not exist and one that is not for this initiator are
+  /// left out alike.
   func answer(_ value: String, _ answers: inout TextKeys) {
     switch value {
     case "All" where isDiscovery, "" where !isDiscovery:

@@ -27,7 +27,11 @@ public struct TargetConfiguration: Sendable {
     access: AccessRules = .open, limits: OfferLimits = OfferLimits()
   ) {
     self.targetName = targetName
-    self.targetAlias = targetAlias.map { String(decoding: $0.utf8.prefix(255), as: UTF8.self) }
+    self.targetAlias = targetAlias.map { alias in
+      var alias = alias
+      while alias.utf8.count > TextKeys.valueByteCountMax { alias.removeLast() }
+      return alias
+    }
     self.portals = portals
     self.portalGroupTag = portalGroupTag
     self.access = access
@@ -40,8 +44,8 @@ public struct TargetConfiguration: Sendable {
   }
 }
 
-/// Our side of the numeric negotiations. None lies below the standard's default, so that a key which the initiator leaves
-/// out never has to be offered by us (over RDMA there is no round for the answer).
+/// Our side of the numeric negotiations. None lies below the standard's default, so that a key which the initiator
+/// leaves out never has to be offered by us (over RDMA there is no round for the answer).
 public struct OfferLimits: Equatable, Sendable {
   /// Bytes we take in one data segment over TCP.
   public var maxRecvDataSegmentLength = 262_144

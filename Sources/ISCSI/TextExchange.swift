@@ -1,5 +1,5 @@
-/// Text Requests of the full-feature phase (RFC 7143 §11.10, §11.11) on one connection, of which one is outstanding at a
-/// time: a request may come in pieces (C), and a long answer goes out in pieces that the initiator fetches with empty
+/// Text Requests of the full-feature phase (RFC 7143 §11.10, §11.11) on one connection, of which one is outstanding at
+/// a time: a request may come in pieces (C), and a long answer goes out in pieces that the initiator fetches with empty
 /// requests. It owns at most one request and one answer.
 ///
 /// Invariants:
