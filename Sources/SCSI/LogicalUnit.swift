@@ -139,10 +139,10 @@ public final class LogicalUnit: Sendable {
     }
   }
 
-  /// Ejects or loads the medium; false: removal is prevented.
+  /// Ejects or loads the medium; false: some nexus prevents it (SBC-4 §5.15 prevents both).
   func setLoaded(_ loaded: Bool, by nexus: Nexus) -> Bool {
     let (isAllowed, inserted) = change { state in
-      if !loaded, !state.preventers.isEmpty { return (false, false) }
+      if !state.preventers.isEmpty { return (false, false) }
       defer { state.isEjected = !loaded }
       return (true, loaded && state.isEjected)
     }
