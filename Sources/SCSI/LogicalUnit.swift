@@ -44,7 +44,15 @@ public final class LogicalUnit: Sendable {
   /// The capacity in logical blocks.
   public var blocks: UInt64 { capacity.load(ordering: .relaxed) }
 
+  /// Whether the run lies inside the capacity; an empty one may begin at the end.
+  @inline(__always)
+  func contains(_ lba: UInt64, _ blocks: UInt32) -> Bool {
+    let capacity = self.blocks
+    return lba <= capacity && UInt64(blocks) <= capacity - lba
+  }
+
   /// What commands must look at before they go on; empty on the warm path.
+  @inline(__always)
   var gate: LogicalUnitGate { LogicalUnitGate(rawValue: gateBits.load(ordering: .acquiring)) }
 
   /// Whether sense for this logical unit is in descriptor format (D_SENSE of the Control mode page).
