@@ -22,21 +22,37 @@ public struct DeviceServer: Sendable {
   }
 
   /// What becomes of a command that has arrived.
+  ///
+  /// The first part is the warm path: a READ or WRITE that nothing stands in the way of. It proves only that and takes no
+  /// decision of its own; whatever fails a test goes through `executeInFull`.
   public func execute(_ request: Request, nexus: Nexus, map: LogicalUnitMap) -> Disposition {
-    guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number], !unit.gate.contains(.gone) else {
+    guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number] else {
       return executeWithoutUnit(request, nexus: nexus, map: map)
     }
-    guard case .row(let row) = table.row(for: request.cdb) else {
-      return refuseUnknown(request.cdb, nexus: nexus, number: number)
+    if let row = table.transferRow(for: request.cdb.opcode), row.pointee.isProper(request.cdb),
+      !nexus.hasAttention(lun: number), portGroups.isAllActive, unit.gate.isDisjoint(with: .blocking)
+    {
+      let extent = request.cdb.extent(row.pointee.fields)
+      if extent.blocks != 0, extent.blocks <= unit.limits.transfer, unit.contains(extent.lba, extent.blocks) {
+        return .medium(row.pointee.transfer(extent, request.cdb), unit)
+      }
     }
-    let flags = row.pointee.flags
-    if nexus.hasAttention(lun: number), !flags.contains(.ignoresAttention), let attention = nexus.take(lun: number) {
+    return executeInFull(request, number, unit, nexus, map)
+  }
+
+  private func executeInFull(
+    _ request: Request, _ number: UInt16, _ unit: LogicalUnit, _ nexus: Nexus, _ map: LogicalUnitMap
+  ) -> Disposition {
+    if unit.gate.contains(.gone) { return executeWithoutUnit(request, nexus: nexus, map: map) }
+    let lookup = table.row(for: request.cdb)
+    let ignoresAttention = lookup.row?.pointee.flags.contains(.ignoresAttention) ?? false
+    if !ignoresAttention, nexus.hasAttention(lun: number), let attention = nexus.take(lun: number) {
       return .checkCondition(attention.sense)
     }
-    if !portGroups.isAllActive, let refusal = refuseForAccessState(row.pointee, nexus) { return refusal }
-    let gate = unit.gate
-    if !gate.isDisjoint(with: .blocking), let refusal = refuse(row.pointee, gate, unit, nexus) { return refusal }
-    if let misuse = row.pointee.misuse(in: request.cdb) { return .checkCondition(misuse) }
+    guard let row = lookup.row?.pointee else { return .checkCondition(lookup.refusal) }
+    if !portGroups.isAllActive, let refusal = refuseForAccessState(row, nexus) { return refusal }
+    if let refusal = refuse(row, unit, nexus) { return refusal }
+    if let misuse = row.misuse(in: request.cdb) { return .checkCondition(misuse) }
     return perform(row, Command(request, unit, nexus, map))
   }
 
@@ -49,12 +65,12 @@ public struct DeviceServer: Sendable {
     guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number], !unit.gate.contains(.gone) else {
       return .checkCondition(.logicalUnitNotSupported)
     }
-    guard case .row(let row) = table.row(for: request.cdb) else { return .checkCondition(.invalidCommandOperationCode) }
+    let lookup = table.row(for: request.cdb)
+    guard let row = lookup.row?.pointee else { return .checkCondition(lookup.refusal) }
     // A reservation may have come while the data was on its way.
-    let gate = unit.gate
-    if !gate.isDisjoint(with: .blocking), let refusal = refuse(row.pointee, gate, unit, nexus) { return refusal }
+    if let refusal = refuse(row, unit, nexus) { return refusal }
     let command = Command(request, unit, nexus, map)
-    switch row.pointee.handler {
+    switch row.handler {
     case .unmap: return unmap(command, parameters)
     case .modeSelect6: return modeSelect(command, parameters, .six)
     case .modeSelect10: return modeSelect(command, parameters, .ten)
@@ -85,16 +101,6 @@ public struct DeviceServer: Sendable {
 
   // MARK: - Refusals
 
-  private func refuseUnknown(_ cdb: CDB, nexus: Nexus, number: UInt16) -> Disposition {
-    if nexus.hasAttention(lun: number), let attention = nexus.take(lun: number) {
-      return .checkCondition(attention.sense)
-    }
-    switch table.row(for: cdb) {
-    case .unknownServiceAction: return .checkCondition(.invalidFieldInCDB(byte: 1, bit: 4))
-    case .unknownOpcode, .row: return .checkCondition(.invalidCommandOperationCode)
-    }
-  }
-
   /// SPC-5 §5.18.2.6 to §5.18.2.8.
   private func refuseForAccessState(_ row: CommandRow, _ nexus: Nexus) -> Disposition? {
     switch portGroups.state(of: nexus.targetPortGroup) {
@@ -108,8 +114,10 @@ public struct DeviceServer: Sendable {
     }
   }
 
-  /// The gate is not empty: what it stops this command for.
-  private func refuse(_ row: CommandRow, _ gate: LogicalUnitGate, _ unit: LogicalUnit, _ nexus: Nexus) -> Disposition? {
+  /// What the gate of the logical unit stops this command for.
+  private func refuse(_ row: CommandRow, _ unit: LogicalUnit, _ nexus: Nexus) -> Disposition? {
+    let gate = unit.gate
+    if gate.isDisjoint(with: .blocking) { return nil }
     if gate.contains(.reserved), !unit.admits(row.legacy, row.persistent, from: nexus) {
       return .status(.reservationConflict)
     }
@@ -122,7 +130,7 @@ public struct DeviceServer: Sendable {
 
   /// A LUN that has no logical unit answers three commands (SPC-5 §6.6, §6.33, §6.39).
   private func executeWithoutUnit(_ request: Request, nexus: Nexus, map: LogicalUnitMap) -> Disposition {
-    guard case .row(let row) = table.row(for: request.cdb), row.pointee.flags.contains(.needsNoUnit) else {
+    guard let row = table.row(for: request.cdb).row, row.pointee.flags.contains(.needsNoUnit) else {
       return .checkCondition(.logicalUnitNotSupported)
     }
     if let misuse = row.pointee.misuse(in: request.cdb) { return .checkCondition(misuse) }

@@ -44,7 +44,15 @@ public final class LogicalUnit: Sendable {
   /// The capacity in logical blocks.
   public var blocks: UInt64 { capacity.load(ordering: .relaxed) }
 
+  /// Whether the run lies inside the capacity; an empty one may begin at the end.
+  @inline(__always)
+  func contains(_ lba: UInt64, _ blocks: UInt32) -> Bool {
+    let capacity = self.blocks
+    return lba <= capacity && UInt64(blocks) <= capacity - lba
+  }
+
   /// What commands must look at before they go on; empty on the warm path.
+  @inline(__always)
   var gate: LogicalUnitGate { LogicalUnitGate(rawValue: gateBits.load(ordering: .acquiring)) }
 
   /// Whether sense for this logical unit is in descriptor format (D_SENSE of the Control mode page).
@@ -139,10 +147,10 @@ public final class LogicalUnit: Sendable {
     }
   }
 
-  /// Ejects or loads the medium; false: removal is prevented.
+  /// Ejects or loads the medium; false: some nexus prevents it (SBC-4 §5.15 prevents both).
   func setLoaded(_ loaded: Bool, by nexus: Nexus) -> Bool {
     let (isAllowed, inserted) = change { state in
-      if !loaded, !state.preventers.isEmpty { return (false, false) }
+      if !state.preventers.isEmpty { return (false, false) }
       defer { state.isEjected = !loaded }
       return (true, loaded && state.isEjected)
     }

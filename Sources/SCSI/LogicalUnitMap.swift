@@ -21,6 +21,7 @@ public final class LogicalUnitMap: Sendable {
     numbers = Set(units.map(\.number)).sorted()
   }
 
+  @inline(__always)
   public subscript(number: UInt16) -> LogicalUnit? {
     if Int(number) < low.count { return low[Int(number)] }
     return number < Self.indexed ? nil : high[number]
@@ -28,6 +29,7 @@ public final class LogicalUnitMap: Sendable {
 
   /// The logical unit that an eight-byte LUN field addresses (SAM-5 §4.7): peripheral device addressing on bus 0, or flat
   /// space addressing; nil for any other form. The number need not belong to a logical unit.
+  @inline(__always)
   public static func number(of lun: UInt64) -> UInt16? {
     guard lun & 0x0000_FFFF_FFFF_FFFF == 0 else { return nil }
     let first = UInt16(truncatingIfNeeded: lun >> 48)

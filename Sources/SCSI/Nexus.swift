@@ -45,6 +45,7 @@ public final class Nexus: Sendable {
   public var hasAttention: Bool { summary.load(ordering: .acquiring) != 0 }
 
   /// Whether this logical unit may have one: exact for LUNs below 63.
+  @inline(__always)
   func hasAttention(lun: UInt16) -> Bool {
     summary.load(ordering: .acquiring) & PendingAttentions.bit(of: lun) != 0
   }

@@ -18,36 +18,33 @@ extension CDB {
   var byteCheck: UInt8 { (self[1] >> 1) & 0b11 }
 }
 
-extension DeviceServer {
-  /// Whether the run lies inside the capacity; an empty one may begin at the end.
+extension CommandRow {
+  /// The medium operation of a READ or WRITE.
   @inline(__always)
-  private func isInside(_ lba: UInt64, _ blocks: UInt64, _ capacity: UInt64) -> Bool {
-    lba <= capacity && blocks <= capacity - lba
+  func transfer(_ extent: (lba: UInt64, blocks: UInt32, lengthAt: Int), _ cdb: CDB) -> MediumOperation {
+    MediumOperation(
+      handler == .read ? .read : .write, lba: extent.lba, blocks: UInt64(extent.blocks),
+      forceUnitAccess: fields != .six && cdb.forcesUnitAccess)
   }
+}
 
+extension DeviceServer {
   /// Checks the run against the capacity, then its length against `most`.
   private func check(
     _ extent: (lba: UInt64, blocks: UInt32, lengthAt: Int), _ unit: LogicalUnit, most: UInt32
   ) -> Disposition? {
-    guard isInside(extent.lba, UInt64(extent.blocks), unit.blocks) else {
+    guard unit.contains(extent.lba, extent.blocks) else {
       return .checkCondition(.logicalBlockAddressOutOfRange)
     }
     if extent.blocks > most { return .checkCondition(.invalidFieldInCDB(byte: extent.lengthAt)) }
     return extent.blocks == 0 ? .status(.good) : nil
   }
 
-  /// READ and WRITE: the warm path.
-  @inline(__always)
-  func transfer(_ kind: MediumOperation.Kind, _ fields: BlockFields, _ command: Command) -> Disposition {
-    let extent = command.cdb.extent(fields)
-    let unit = command.unit
-    if extent.blocks == 0 || extent.blocks > unit.limits.transfer
-      || !isInside(extent.lba, UInt64(extent.blocks), unit.blocks)
-    {
-      return check(extent, unit, most: unit.limits.transfer) ?? .status(.good)
-    }
-    let force = fields != .six && command.cdb.forcesUnitAccess
-    return .medium(MediumOperation(kind, lba: extent.lba, blocks: UInt64(extent.blocks), forceUnitAccess: force), unit)
+  /// READ and WRITE (SBC-4 §5.16, §5.43) that the warm path did not let through, or not yet.
+  func transfer(_ row: CommandRow, _ command: Command) -> Disposition {
+    let extent = command.cdb.extent(row.fields)
+    if let answer = check(extent, command.unit, most: command.unit.limits.transfer) { return answer }
+    return .medium(row.transfer(extent, command.cdb), command.unit)
   }
 
   /// VERIFY (SBC-4 §5.37): BYTCHK 10b is reserved.
@@ -81,7 +78,7 @@ extension DeviceServer {
     let unit = command.unit
     let mayUnmap = command.cdb[1] & 0x08 != 0
     if mayUnmap, !unit.traits.isThin { return .checkCondition(.invalidFieldInCDB(byte: 1, bit: 3)) }
-    guard isInside(extent.lba, UInt64(extent.blocks), unit.blocks) else {
+    guard unit.contains(extent.lba, extent.blocks) else {
       return .checkCondition(.logicalBlockAddressOutOfRange)
     }
     guard extent.blocks > 0, UInt64(extent.blocks) <= unit.limits.writeSame else {
@@ -111,7 +108,7 @@ extension DeviceServer {
   func prefetch(_ fields: BlockFields, _ command: Command) -> Disposition {
     let extent = command.cdb.extent(fields)
     let unit = command.unit
-    guard isInside(extent.lba, UInt64(extent.blocks), unit.blocks) else {
+    guard unit.contains(extent.lba, extent.blocks) else {
       return .checkCondition(.logicalBlockAddressOutOfRange)
     }
     let wanted = extent.blocks == 0 ? unit.blocks - extent.lba : UInt64(extent.blocks)
@@ -126,7 +123,7 @@ extension DeviceServer {
   func synchronizeCache(_ fields: BlockFields, _ command: Command) -> Disposition {
     let extent = command.cdb.extent(fields)
     let unit = command.unit
-    guard isInside(extent.lba, UInt64(extent.blocks), unit.blocks) else {
+    guard unit.contains(extent.lba, extent.blocks) else {
       return .checkCondition(.logicalBlockAddressOutOfRange)
     }
     let blocks = extent.blocks == 0 ? unit.blocks - extent.lba : UInt64(extent.blocks)

@@ -24,22 +24,13 @@ struct Command {
 
 extension DeviceServer {
   /// The handler of a row.
-  @inline(__always)
-  func perform(_ row: UnsafePointer<CommandRow>, _ command: Command) -> Disposition {
-    switch row.pointee.handler {
-    case .read: transfer(.read, row.pointee.fields, command)
-    case .write: transfer(.write, row.pointee.fields, command)
-    default: performOther(row.pointee, command)
-    }
-  }
-
-  private func performOther(_ row: CommandRow, _ command: Command) -> Disposition {
+  func perform(_ row: CommandRow, _ command: Command) -> Disposition {
     if row.flags.contains(.thinOnly), !command.unit.traits.isThin {
       return .checkCondition(.invalidCommandOperationCode)
     }
     let cdb = command.cdb
     switch row.handler {
-    case .read, .write: return transfer(row.handler == .read ? .read : .write, row.fields, command)
+    case .read, .write: return transfer(row, command)
     case .writeAndVerify: return writeAndVerify(row.fields, command)
     case .verify: return verify(row.fields, command)
     case .writeSame: return writeSame(row.fields, command)

@@ -1,6 +1,8 @@
 /// What the device server does with a command: the handler's name, so that a row stays a plain value.
 enum CommandHandler: UInt8, Sendable {
-  case read, write, writeAndVerify, verify, writeSame, compareAndWrite, prefetch, synchronizeCache
+  // The first two are the warm path.
+  case read, write
+  case writeAndVerify, verify, writeSame, compareAndWrite, prefetch, synchronizeCache
   case unmap, lbaStatus
   case readCapacity10, readCapacity16, readDefectData10, readDefectData12
   case testUnitReady, requestSense, inquiry, reportLuns
@@ -74,11 +76,17 @@ struct CommandRow: Sendable {
     self.reserved = CDB(reserved)
   }
 
+  /// Whether all that must be zero is.
+  @inline(__always)
+  func isProper(_ cdb: CDB) -> Bool {
+    (cdb.high & reserved.high) | (cdb.low & reserved.low) == 0
+  }
+
   /// The first field of `cdb` that must be zero and is not.
   func misuse(in cdb: CDB) -> Sense? {
+    if isProper(cdb) { return nil }
     let high = cdb.high & reserved.high
     let low = cdb.low & reserved.low
-    if high | low == 0 { return nil }
     let place = high != 0 ? high.leadingZeroBitCount : 64 + low.leadingZeroBitCount
     return .invalidFieldInCDB(byte: place / 8, bit: UInt8(7 - place % 8))
   }

@@ -23,32 +23,48 @@ final class CommandTable: @unchecked Sendable {
     self.first = UnsafeBufferPointer(first)
   }
 
-  enum Lookup {
-    case row(UnsafePointer<CommandRow>)
-    case unknownOpcode
-    case unknownServiceAction
+  /// A row, or why there is none.
+  struct Lookup {
+    let row: UnsafePointer<CommandRow>?
+    let refusal: Sense
+
+    static func found(_ row: UnsafePointer<CommandRow>) -> Lookup {
+      Lookup(row: row, refusal: .invalidCommandOperationCode)
+    }
   }
 
   /// The row for a CDB.
   func row(for cdb: CDB) -> Lookup {
-    let i = first[Int(cdb.opcode)]
-    if i == Self.none { return .unknownOpcode }
-    let row = rows.baseAddress! + Int(i)  // i is the index of a row
-    if row.pointee.serviceAction == nil { return .row(row) }
-    return self.row(opcode: cdb.opcode, serviceAction: UInt16(cdb.serviceAction), from: Int(i))
+    guard let start = firstRow(cdb.opcode) else { return Lookup(row: nil, refusal: .invalidCommandOperationCode) }
+    guard start.pointee.serviceAction != nil else { return .found(start) }
+    for row in rows(opcode: cdb.opcode).indices where rows[row].serviceAction == cdb.serviceAction {
+      return .found(address(row))
+    }
+    return Lookup(row: nil, refusal: .invalidFieldInCDB(byte: 1, bit: 4))
   }
 
-  private func row(opcode: UInt8, serviceAction: UInt16, from start: Int) -> Lookup {
-    var i = start
-    while i < rows.count, rows[i].opcode == opcode {
-      if let action = rows[i].serviceAction, UInt16(action) == serviceAction { return .row(rows.baseAddress! + i) }
-      i += 1
-    }
-    return .unknownServiceAction
+  /// The row of an operation code that is a READ or a WRITE.
+  @inline(__always)
+  func transferRow(for opcode: UInt8) -> UnsafePointer<CommandRow>? {
+    guard let row = firstRow(opcode), row.pointee.handler.rawValue <= CommandHandler.write.rawValue else { return nil }
+    return row
   }
+
+  @inline(__always)
+  private func firstRow(_ opcode: UInt8) -> UnsafePointer<CommandRow>? {
+    let i = first[Int(opcode)]
+    return i == Self.none ? nil : address(Int(i))
+  }
+
+  /// `i` is the index of a row, and there are rows: the base address is there.
+  @inline(__always)
+  private func address(_ i: Int) -> UnsafePointer<CommandRow> { rows.baseAddress! + i }
 
   /// The rows of an operation code.
-  func rows(opcode: UInt8) -> [CommandRow] {
-    rows.filter { $0.opcode == opcode }
+  func rows(opcode: UInt8) -> Slice<UnsafeBufferPointer<CommandRow>> {
+    guard first[Int(opcode)] != Self.none else { return rows[0..<0] }
+    let start = Int(first[Int(opcode)])
+    let end = rows[start...].firstIndex { $0.opcode != opcode } ?? rows.count
+    return rows[start..<end]
   }
 }

@@ -38,11 +38,8 @@ extension DeviceServer {
     if !(start && powerCondition == 0), !command.unit.admits(.conflict, .writing, from: command.nexus) {
       return .status(.reservationConflict)
     }
-    switch powerCondition {
-    case 0x0: break
-    case 0x1, 0x2, 0x3, 0x7, 0xA, 0xB: return .status(.good)  // START and LOEJ are ignored
-    default: return .checkCondition(.invalidFieldInCDB(byte: 4, bit: 7))
-    }
+    // No power conditions are kept; with one asked for, START and LOEJ are ignored.
+    if powerCondition != 0 { return .status(.good) }
     guard command.cdb[4] & 0x02 != 0 else { return .status(.good) }
     guard command.unit.traits.isRemovable else { return .checkCondition(.invalidFieldInCDB(byte: 4, bit: 1)) }
     if command.unit.setLoaded(start, by: command.nexus) { return .status(.good) }
