@@ -19,8 +19,10 @@ let package = Package(
     .target(name: "Wire", dependencies: ["CChecksum"], swiftSettings: instrumented),
     .target(name: "SCSI", dependencies: ["Wire"], swiftSettings: instrumented),
     .target(name: "ISCSI", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
+    // The part of Gateway that reads settings, without all that Gateway stands on.
+    .target(name: "GatewaySettings", swiftSettings: instrumented),
     .executableTarget(
-      name: "Fuzz", dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI"],
+      name: "Fuzz", dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI", "GatewaySettings"],
       swiftSettings: instrumented,
       linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),
   ]

@@ -92,7 +92,19 @@ def commands():
     seed("commands", "reports", b"".join(command(cdb) for cdb in reports))
 
 
+def records():
+    def record(kind, holder, *registrants):
+        head = struct.pack(">BBBBHHII", 1, 1, kind, 0, holder, len(registrants), 7, 0)
+        return head + b"".join(struct.pack(">QHIHB", key, 0x8000, number, 1, len(name)) + name
+                               for number, (key, name) in enumerate(registrants))
+    names = (0x1234, b"iqn.2026-01.example:a"), (0x5678, b"iqn.2026-01.example:b")
+    seed("record", "empty", record(0, 0xFFFF))
+    seed("record", "held", record(1, 1, *names))
+    seed("record", "all-registrants", record(7, 0xFFFF, *names))
+
+
 if __name__ == "__main__":
+    records()
     logins()
     texts()
     commands()

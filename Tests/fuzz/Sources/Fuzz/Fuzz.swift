@@ -10,6 +10,7 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("login", fuzzLogin),
   ("commands", fuzzCommands),
   ("record", fuzzRecord),
+  ("settings", fuzzSettings),
 ]
 
 /// `Fuzz TARGET [libFuzzer's options and corpus directories]`, or `Fuzz --list`.
