@@ -103,7 +103,18 @@ def records():
     seed("record", "all-registrants", record(7, 0xFFFF, *names))
 
 
+def labels():
+    def label(*nodes):
+        head = bytes(range(32)) + struct.pack(">HHQI", 3, 4, 64 << 20, 512) + bytes(32) + struct.pack(">H", len(nodes))
+        return head + b"".join(bytes(range(16)) + struct.pack(">H", len(name)) + name.ljust(64, b"\0")
+                               for name in nodes)
+    seed("label", "one-node", label(b"first"))
+    seed("label", "two-nodes", label(b"first", b"second"))
+    seed("label", "record", struct.pack(">QHHIQ", 0x4741544557415944, 1, 1, 100, 9) + bytes(124))
+
+
 if __name__ == "__main__":
+    labels()
     records()
     logins()
     texts()

@@ -11,6 +11,7 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("commands", fuzzCommands),
   ("record", fuzzRecord),
   ("settings", fuzzSettings),
+  ("label", fuzzLabel),
 ]
 
 /// `Fuzz TARGET [libFuzzer's options and corpus directories]`, or `Fuzz --list`.

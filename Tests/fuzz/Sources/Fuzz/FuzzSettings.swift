@@ -2,12 +2,14 @@ import GatewaySettings
 
 private let keys = [
   "target", "discovery", "limits", "access", "discovery-auth", "timeouts", "log", "name", "alias", "listen", "threads",
-  "enabled", "export-blank", "ignore", "sessions", "connections-per-address", "login-timeout", "queue-depth", "memory",
-  "networks", "initiators", "chap", "initiator", "nop-interval", "io-deadline", "level", "user", "secret", "mutual-user",
+  "enabled", "export-blank", "ignore", "sessions", "connections-per-address", "login-timeout", "queue-depth",
+  "memory",
+  "networks", "initiators", "chap", "initiator", "nop-interval", "io-deadline", "level", "user", "secret",
+  "mutual-user",
   "mutual-secret", "luns",
 ]
 
-/// A settings file: the input as a tree of values for the reader, and as the text in which problems are to be located.
+/// A settings file: the input as a tree of values for the reader, and as the text that mistakes are located in.
 @Sendable func fuzzSettings(_ data: UnsafeRawBufferPointer) {
   var input = Input(data)
   let tree = value(&input, depth: 0)
