@@ -16,8 +16,9 @@ PROSE = {".md", ".toml", ".service", ".rules", ".conf", ".txt", ".yml", ".yaml"}
 
 def files():
     """Every text file that git keeps or would keep."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True,
-                            text=True, timeout=30, stdin=subprocess.DEVNULL, check=True).stdout
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL,
+                            check=True).stdout
     for name in listed.split("\0"):
         path = ROOT / name
         is_script = path.suffix == "" and path.is_file() and not path.is_symlink() and path.read_bytes()[:2] == b"#!"

@@ -19,8 +19,12 @@ let package = Package(
     .target(name: "Wire", dependencies: ["CChecksum"], swiftSettings: instrumented),
     .target(name: "SCSI", dependencies: ["Wire"], swiftSettings: instrumented),
     .target(name: "ISCSI", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
+    // The part of Gateway that reads settings, without all that Gateway stands on.
+    .target(name: "GatewaySettings", swiftSettings: instrumented),
+    // The part of Storage that reads labels, likewise.
+    .target(name: "StorageLabel", dependencies: ["Wire"], swiftSettings: instrumented),
     .executableTarget(
-      name: "Fuzz", dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI"],
+      name: "Fuzz", dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI", "GatewaySettings", "StorageLabel"],
       swiftSettings: instrumented,
       linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),
   ]

@@ -92,7 +92,30 @@ def commands():
     seed("commands", "reports", b"".join(command(cdb) for cdb in reports))
 
 
+def records():
+    def record(kind, holder, *registrants):
+        head = struct.pack(">BBBBHHII", 1, 1, kind, 0, holder, len(registrants), 7, 0)
+        return head + b"".join(struct.pack(">QHIHB", key, 0x8000, number, 1, len(name)) + name
+                               for number, (key, name) in enumerate(registrants))
+    names = (0x1234, b"iqn.2026-01.example:a"), (0x5678, b"iqn.2026-01.example:b")
+    seed("record", "empty", record(0, 0xFFFF))
+    seed("record", "held", record(1, 1, *names))
+    seed("record", "all-registrants", record(7, 0xFFFF, *names))
+
+
+def labels():
+    def label(*nodes):
+        head = bytes(range(32)) + struct.pack(">HHQI", 3, 4, 64 << 20, 512) + bytes(32) + struct.pack(">H", len(nodes))
+        return head + b"".join(bytes(range(16)) + struct.pack(">H", len(name)) + name.ljust(64, b"\0")
+                               for name in nodes)
+    seed("label", "one-node", label(b"first"))
+    seed("label", "two-nodes", label(b"first", b"second"))
+    seed("label", "record", struct.pack(">QHHIQ", 0x4741544557415944, 1, 1, 100, 9) + bytes(124))
+
+
 if __name__ == "__main__":
+    labels()
+    records()
     logins()
     texts()
     commands()

@@ -35,6 +35,7 @@ class Gateway(Target):
         self.settings_path = None
         if settings is not None:
             self.settings_path = self.directory / "gatewayd.toml"
+            self.settings_path.touch(mode=0o600)  # it may hold secrets
             self.settings_path.write_text(settings)
         self.process = None
         if start:

@@ -89,7 +89,8 @@ class TgtTarget(Target):
         process.run(["tgtadm", "-C", self._control, "--lld", "iscsi", *arguments])
 
     def stop(self):
-        process.stop(self._process, 3)
+        self._process.kill()  # it does not heed SIGTERM
+        self._process.wait(5)
         self._log.close()
         Path(f"/var/run/tgtd/socket.{self._control}").unlink(missing_ok=True)
         Path(f"/var/run/tgtd/socket.{self._control}.lock").unlink(missing_ok=True)

@@ -10,6 +10,8 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("login", fuzzLogin),
   ("commands", fuzzCommands),
   ("record", fuzzRecord),
+  ("settings", fuzzSettings),
+  ("label", fuzzLabel),
 ]
 
 /// `Fuzz TARGET [libFuzzer's options and corpus directories]`, or `Fuzz --list`.

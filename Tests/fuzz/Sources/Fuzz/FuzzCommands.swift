@@ -1,4 +1,5 @@
 import SCSI
+import Wire
 
 private let identity = LogicalUnitIdentity(
   uuid: [UInt8](0..<16), serial: "0123456789", vendor: "EXAMPLE", product: "DISK", revision: "1")
@@ -24,7 +25,7 @@ private struct Target {
 
   init() {
     let registry = NexusRegistry()
-    let ports = TargetPortGroups(groups: [
+    let ports = TargetPortGroups([
       TargetPortGroups.Group(id: 1, state: .activeOptimized, isPreferred: true, relativeTargetPorts: [1])
     ])
     server = DeviceServer(deviceName: "iqn.2026-01.example:gateway", registry: registry, portGroups: ports)
@@ -89,11 +90,17 @@ private func check(_ disposition: Disposition, _ target: Target) {
   }
 }
 
-/// A persisted reservation record: any bytes; what is accepted is written again as something that is accepted.
+/// A persisted reservation record: any bytes, as they are and with the checksum that they should have. What is accepted is
+/// written again as something that is accepted and equal.
 @Sendable func fuzzRecord(_ data: UnsafeRawBufferPointer) {
-  guard let reservations = try? PersistentReservations(record: [UInt8](data)) else { return }
-  guard let again = try? PersistentReservations(record: reservations.encodeRecord()) else {
-    preconditionFailure("a written record is refused")
+  let bytes = [UInt8](data)
+  let checksum = CRC32C.of(bytes)
+  let sealed = bytes + (0..<4).map { UInt8(truncatingIfNeeded: checksum >> (24 - 8 * $0)) }
+  for record in [bytes, sealed] {
+    guard let reservations = try? PersistentReservations(record: record) else { continue }
+    guard let again = try? PersistentReservations(record: reservations.encodeRecord()) else {
+      preconditionFailure("a written record is refused")
+    }
+    precondition(again == reservations)
   }
-  precondition(again == reservations)
 }
