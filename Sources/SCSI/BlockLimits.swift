@@ -16,7 +16,8 @@ struct BlockLimits: Equatable, Sendable {
   /// MAXIMUM UNMAP LBA COUNT and MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT; 0 without UNMAP.
   let unmap: UInt32
   let unmapDescriptors: UInt32
-  /// MAXIMUM WRITE SAME LENGTH: what the 10-byte form can say, 32 MiB or 256 MiB; a bound on how long one command takes.
+  /// MAXIMUM WRITE SAME LENGTH: what the 10-byte form can say, 32 MiB or 256 MiB; a bound on how long one command
+  /// takes.
   let writeSame: UInt64
 
   init(_ traits: LogicalUnitTraits) {

@@ -1,5 +1,5 @@
-/// A command descriptor block of up to 16 bytes (SPC-5 §4.2), kept in two registers so that reading a field never touches
-/// memory that a peer can size.
+/// A command descriptor block of up to 16 bytes (SPC-5 §4.2), kept in two registers so that reading a field never
+/// touches memory that a peer can size.
 public struct CDB: Equatable, Sendable {
   /// Bytes 0 to 7, byte 0 in the most significant octet.
   public var high: UInt64

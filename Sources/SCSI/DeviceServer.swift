@@ -1,9 +1,10 @@
-/// The device server (SAM-5 §4.8.4): decides what becomes of each command, from the command table, the logical unit and the
-/// nexus. It moves no data and waits for nothing; it is a value that shards copy, and a new one is given to them when the
-/// port groups change.
+/// The device server (SAM-5 §4.8.4): decides what becomes of each command, from the command table, the logical unit
+/// and the nexus. It moves no data and waits for nothing; it is a value that shards copy, and a new one is given to
+/// them when the port groups change.
 ///
-/// Order of refusals: LUN, operation code, unit attention, ALUA state, reservation, medium and write protection, then the
-/// fields of the CDB, then the range (SAM-5 §5.3.3 leaves it open but for the unit attention and the reservation).
+/// Order of refusals: LUN, operation code, unit attention, ALUA state, reservation, medium and write protection, then
+/// the fields of the CDB, then the range (SAM-5 §5.3.3 leaves it open but for the unit attention and the
+/// reservation).
 public struct DeviceServer: Sendable {
   /// The longest parameter list that is collected, in bytes.
   public static let parameterBytesMax = 64 << 10
@@ -23,8 +24,8 @@ public struct DeviceServer: Sendable {
 
   /// What becomes of a command that has arrived.
   ///
-  /// The first part is the warm path: a READ or WRITE that nothing stands in the way of. It proves only that and takes no
-  /// decision of its own; whatever fails a test goes through `executeInFull`.
+  /// The first part is the warm path: a READ or WRITE that nothing stands in the way of. It proves only that and
+  /// takes no decision of its own; whatever fails a test goes through `executeInFull`.
   public func execute(_ request: Request, nexus: Nexus, map: LogicalUnitMap) -> Disposition {
     guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number] else {
       return executeWithoutUnit(request, nexus: nexus, map: map)
@@ -80,8 +81,8 @@ public struct DeviceServer: Sendable {
     }
   }
 
-  /// The sense that a failure of the medium becomes. A disk that is gone looks like a logical unit that is not there: so
-  /// multipath and cluster software gives the path up instead of trying it again.
+  /// The sense that a failure of the medium becomes. A disk that is gone looks like a logical unit that is not there:
+  /// so multipath and cluster software gives the path up instead of trying it again.
   public func sense(for failure: MediumFailure) -> Sense {
     switch failure {
     case .medium(let lba): .unrecoveredReadError(lba: lba)

@@ -3,9 +3,10 @@ public struct Request: Sendable {
   public var cdb: CDB
   /// The eight-byte LUN field, byte 0 in the most significant octet (SAM-5 §4.7).
   public var lun: UInt64
-  /// The bytes that the initiator says it sends, where the transport knows (SAM-5 §5.4.2, Data-Out Buffer Size; for iSCSI
-  /// the Expected Data Transfer Length of a command with the W bit). Residuals are the transport's business; but commands
-  /// that cannot be done by halves (COMPARE AND WRITE, WRITE SAME) are refused when it does not fit the CDB.
+  /// The bytes that the initiator says it sends, where the transport knows (SAM-5 §5.4.2, Data-Out Buffer Size; for
+  /// iSCSI the Expected Data Transfer Length of a command with the W bit). Residuals are the transport's business;
+  /// but commands that cannot be done by halves (COMPARE AND WRITE, WRITE SAME) are refused when it does not fit the
+  /// CDB.
   public var dataOutBytes: UInt32?
 
   @inlinable
@@ -31,7 +32,7 @@ public enum Disposition: Sendable {
   case medium(MediumOperation, LogicalUnit)
   /// Deallocate these extents, in order; then GOOD.
   case unmap([Extent], LogicalUnit)
-  /// Write the record to the LUN's label area, wait for stable storage, then call `LogicalUnit.commit(_:)`, abort what it
-  /// says, and answer with its status. Nothing has changed yet.
+  /// Write the record to the LUN's label area, wait for stable storage, then call `LogicalUnit.commit(_:)`, abort
+  /// what it says, and answer with its status. Nothing has changed yet.
   case reservationChange(ReservationChange, LogicalUnit)
 }

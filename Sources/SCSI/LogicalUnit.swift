@@ -1,8 +1,8 @@
 import Synchronization
 
 /// One logical unit: what is shared between all nexuses and shards that address it. It owns the mode parameters, the
-/// SPC-2 reservation, the persistent reservation and the prevention of medium removal, under one lock; `gate` is non-zero
-/// whenever a command must look there, so that the warm path costs one atomic load.
+/// SPC-2 reservation, the persistent reservation and the prevention of medium removal, under one lock; `gate` is
+/// non-zero whenever a command must look there, so that the warm path costs one atomic load.
 public final class LogicalUnit: Sendable {
   public let number: UInt16
   public let identity: LogicalUnitIdentity
@@ -18,8 +18,9 @@ public final class LogicalUnit: Sendable {
   /// - Parameters:
   ///   - number: the LUN, 0 to 16383.
   ///   - blocks: the capacity in logical blocks.
-  ///   - record: the persisted reservations, as `ReservationChange.record` had them. They are in force only if their APTPL
-  ///     flag is set, or with `afterTakeover`: then the peer's logical unit has not lost power, its node has.
+  ///   - record: the persisted reservations, as `ReservationChange.record` had them. They are in force only if their
+  ///     APTPL flag is set, or with `afterTakeover`: then the logical unit has not lost power, the peer's node has.
+  /// - Throws: what is wrong with the record; the caller decides whether the disk is exported without it.
   public init(
     number: UInt16, identity: LogicalUnitIdentity, traits: LogicalUnitTraits, blocks: UInt64,
     registry: NexusRegistry, reservations record: [UInt8]? = nil, afterTakeover: Bool = false
@@ -115,7 +116,8 @@ public final class LogicalUnit: Sendable {
 
   // MARK: - SPC-2 reservation, prevention of removal
 
-  /// RESERVE (SPC-2 §7.21). A conflict with another holder, or while there are persistent registrations (SPC-2 §5.5.1).
+  /// RESERVE (SPC-2 §7.21). A conflict with another holder, or while there are persistent registrations (SPC-2
+  /// §5.5.1).
   func reserve(for nexus: Nexus) -> Disposition {
     change { state in
       if state.openChange != nil { return .status(.busy) }
@@ -182,8 +184,8 @@ public final class LogicalUnit: Sendable {
     }
   }
 
-  /// LOGICAL UNIT RESET or a target reset (SAM-5 §6.3.3): the SPC-2 reservation, the prevention of removal and the mode
-  /// parameters go, persistent reservations stay; BUS DEVICE RESET FUNCTION OCCURRED for every nexus.
+  /// LOGICAL UNIT RESET or a target reset (SAM-5 §6.3.3): the SPC-2 reservation, the prevention of removal and the
+  /// mode parameters go, persistent reservations stay; BUS DEVICE RESET FUNCTION OCCURRED for every nexus.
   public func reset() {
     change { state in
       state.legacyHolder = nil

@@ -27,8 +27,8 @@ public final class LogicalUnitMap: Sendable {
     return number < Self.indexed ? nil : high[number]
   }
 
-  /// The logical unit that an eight-byte LUN field addresses (SAM-5 §4.7): peripheral device addressing on bus 0, or flat
-  /// space addressing; nil for any other form. The number need not belong to a logical unit.
+  /// The logical unit that an eight-byte LUN field addresses (SAM-5 §4.7): peripheral device addressing on bus 0, or
+  /// flat space addressing; nil for any other form. The number need not belong to a logical unit.
   @inline(__always)
   public static func number(of lun: UInt64) -> UInt16? {
     guard lun & 0x0000_FFFF_FFFF_FFFF == 0 else { return nil }

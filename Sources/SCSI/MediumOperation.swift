@@ -1,5 +1,6 @@
-/// What the device server asks of the medium: the downward half of the waist between SCSI and disks. The device server has
-/// already checked range, reservation and write protection; the executor moves the data and reports how it went.
+/// What the device server asks of the medium: the downward half of the waist between SCSI and disks. The device
+/// server has already checked range, reservation and write protection; the executor moves the data and reports how it
+/// went.
 public struct MediumOperation: Equatable, Sendable {
   public enum Kind: UInt8, Sendable {
     /// Blocks from the medium to the initiator.
@@ -16,7 +17,8 @@ public struct MediumOperation: Equatable, Sendable {
     case compareRepeated
     /// COMPARE AND WRITE: the initiator sends 2 x `blocks` blocks; atomic over all connections.
     case compareAndWrite
-    /// WRITE SAME: the initiator sends one block, written `blocks` times; with `mayUnmap` a block of zeroes deallocates.
+    /// WRITE SAME: the initiator sends one block, written `blocks` times; with `mayUnmap` a block of zeroes
+    /// deallocates.
     case writeSame
     /// `blocks` blocks of zeroes, nothing sent (WRITE SAME with NDOB); with `mayUnmap` by deallocating.
     case writeZeroes

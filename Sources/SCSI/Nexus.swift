@@ -1,7 +1,7 @@
 import Synchronization
 
-/// An initiator port and a target port: what SAM calls an I_T nexus, identified across sessions (SAM-5 §4.5.3). For iSCSI the
-/// initiator port is the iSCSI name and the ISID (RFC 7143 §4.4.1 with SPC-5 §7.6.4.6).
+/// An initiator port and a target port: what SAM calls an I_T nexus, identified across sessions (SAM-5 §4.5.3). For
+/// iSCSI the initiator port is the iSCSI name and the ISID (RFC 7143 §4.4.1 with SPC-5 §7.6.4.6).
 public struct NexusIdentity: Hashable, Sendable {
   /// The iSCSI initiator name, normalised.
   public var initiatorName: String
@@ -23,8 +23,9 @@ public struct NexusIdentity: Hashable, Sendable {
   }
 }
 
-/// A live I_T nexus: one iSCSI session. It owns the unit attentions pending for it, by LUN. Shared by the shards: another
-/// shard may raise an attention while this one's connection runs, hence the lock; the warm path only loads `hasAttention`.
+/// A live I_T nexus: one iSCSI session. It owns the unit attentions pending for it, by LUN. Shared by the shards:
+/// another shard may raise an attention while this one's connection runs, hence the lock; the warm path only loads
+/// `hasAttention`.
 public final class Nexus: Sendable {
   public let identity: NexusIdentity
   /// Unique among all nexuses since start.

@@ -7,7 +7,8 @@ public struct Sense: Error, Equatable, Sendable {
   public var code: UInt16
   /// INFORMATION, where the standard gives it a meaning (an LBA, a byte offset).
   public var information: UInt64?
-  /// The first byte in error and, for a bit, its number: the sense-key-specific field of ILLEGAL REQUEST (SPC-5 §4.4.2.4.2).
+  /// The first byte in error and, for a bit, its number: the sense-key-specific field of ILLEGAL REQUEST (SPC-5
+  /// §4.4.2.4.2).
   public var field: FieldPointer?
 
   public struct FieldPointer: Equatable, Sendable {

@@ -3,8 +3,8 @@ import Wire
 extension Sense {
   /// Sense data as a response carries it (SPC-5 §4.4).
   ///
-  /// - Parameter descriptorFormat: response code 72h with an information and a sense-key-specific descriptor where there
-  ///   is something to tell; else 70h, always 18 bytes, VALID only where INFORMATION fits 32 bits (SPC-5 §4.4.3).
+  /// - Parameter descriptorFormat: response code 72h with an information and a sense-key-specific descriptor where
+  ///   there is something to tell; else 70h, always 18 bytes, VALID only where INFORMATION fits 32 bits (SPC-5 §4.4.3).
   public func encode(descriptorFormat: Bool) -> [UInt8] {
     descriptorFormat ? encodeDescriptors() : encodeFixed()
   }

@@ -1,5 +1,5 @@
-/// A unit attention condition that this device server establishes (SAM-5 §5.14). A lower raw value is reported earlier
-/// (SAM-5 table 48: the reset conditions come first); the raw value is the bit in a nexus's pending set.
+/// A unit attention condition that this device server establishes (SAM-5 §5.14). A lower raw value is reported
+/// earlier (SAM-5 table 48: the reset conditions come first); the raw value is the bit in a nexus's pending set.
 public enum UnitAttention: UInt8, CaseIterable, Sendable {
   /// POWER ON, RESET, OR BUS DEVICE RESET OCCURRED.
   case powerOn
@@ -50,8 +50,9 @@ public enum UnitAttention: UInt8, CaseIterable, Sendable {
   public var sense: Sense { Sense(.unitAttention, code) }
 }
 
-/// The unit attentions pending on one nexus: a set per logical unit, and one for every logical unit with a note of which
-/// have taken it. Equal conditions coalesce (SAM-5 §5.14.1), so that the size is bounded by the logical units addressed.
+/// The unit attentions pending on one nexus: a set per logical unit, and one for every logical unit with a note of
+/// which have taken it. Equal conditions coalesce (SAM-5 §5.14.1), so that the size is bounded by the logical units
+/// addressed.
 struct PendingAttentions: Sendable {
   struct Kinds: OptionSet, Sendable {
     var rawValue: UInt16
@@ -103,7 +104,8 @@ struct PendingAttentions: Sendable {
     for lun in units.keys { units[lun]?.own.remove(Kinds(attention)) }
   }
 
-  /// Bit n for LUN n with something pending, n < 63; bit 63 for all others together (it may stay set with nothing left).
+  /// Bit n for LUN n with something pending, n < 63; bit 63 for all others together (it may stay set with nothing
+  /// left).
   var summary: UInt64 {
     var bits: UInt64 = everywhere.isEmpty ? 0 : ~0
     for (lun, unit) in units {

@@ -2,8 +2,8 @@ import Testing
 
 @testable import SCSI
 
-/// Persistent reservations written a second time and differently: every registrant carries whether it holds, and the rules
-/// are applied by going over all nexuses. It shares no code with what it checks.
+/// Persistent reservations written a second time and differently: every registrant carries whether it holds, and the
+/// rules are applied by going over all nexuses. It shares no code with what it checks.
 private struct Model {
   var keys: [NexusIdentity: UInt64] = [:]
   var holders: Set<NexusIdentity> = []

@@ -104,7 +104,8 @@ extension DeviceServer {
     return .medium(operation, command.unit)
   }
 
-  /// PRE-FETCH (SBC-4 §5.10): a length of 0 is up to the end. Best effort, so only as much as one transfer is fetched.
+  /// PRE-FETCH (SBC-4 §5.10): a length of 0 is up to the end. Best effort, so only as much as one transfer is
+  /// fetched.
   func prefetch(_ fields: BlockFields, _ command: Command) -> Disposition {
     let extent = command.cdb.extent(fields)
     let unit = command.unit

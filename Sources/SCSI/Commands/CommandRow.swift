@@ -17,8 +17,8 @@ enum BlockFields: UInt8, Sendable {
   case none, six, ten, twelve, sixteen
 }
 
-/// One command: all that is known of it without looking at a logical unit. Plain and without references, so that the warm
-/// path reads it through a pointer.
+/// One command: all that is known of it without looking at a logical unit. Plain and without references, so that the
+/// warm path reads it through a pointer.
 struct CommandRow: Sendable {
   struct Flags: OptionSet, Sendable {
     var rawValue: UInt8
@@ -47,8 +47,8 @@ struct CommandRow: Sendable {
   let legacy: LegacyAccess
   let persistent: PersistentAccess
   let flags: Flags
-  /// The CDB usage data of REPORT SUPPORTED OPERATION CODES (SPC-5 §6.34.3): operation code, service action, and ones for
-  /// every bit that is looked at.
+  /// The CDB usage data of REPORT SUPPORTED OPERATION CODES (SPC-5 §6.34.3): operation code, service action, and ones
+  /// for every bit that is looked at.
   let usage: CDB
   /// The bits of a CDB that must be zero.
   let reserved: CDB

@@ -1,6 +1,6 @@
 extension CommandTable {
-  /// Bits that are in no mask: RDPROTECT, WRPROTECT and VRPROTECT, because there is no protection information; the CONTROL
-  /// byte, because NACA is not supported.
+  /// Bits that are in no mask: RDPROTECT, WRPROTECT and VRPROTECT, because there is no protection information; the
+  /// CONTROL byte, because NACA is not supported.
   static let commands: [CommandRow] = primary + reservations + mode + blocks + maintenance
 
   private static let primary: [CommandRow] = [

@@ -1,6 +1,6 @@
-/// The one table of commands. Everything that depends on which command it is, is read here: what a CDB may contain, what
-/// reservations, unit attentions and ALUA states allow, and what REPORT SUPPORTED OPERATION CODES tells. A further command
-/// is a row and a handler.
+/// The one table of commands. Everything that depends on which command it is, is read here: what a CDB may contain,
+/// what reservations, unit attentions and ALUA states allow, and what REPORT SUPPORTED OPERATION CODES tells. A
+/// further command is a row and a handler.
 ///
 /// Built once and never freed, so that a row is reached by two loads and no reference is counted.
 final class CommandTable: @unchecked Sendable {

@@ -1,7 +1,7 @@
 import Wire
 
-/// Device Identification, VPD page 83h (SPC-5 §7.7.6). Every nexus sees the same designators of the logical unit; those of
-/// the target port are the ones of its own.
+/// Device Identification, VPD page 83h (SPC-5 §7.7.6). Every nexus sees the same designators of the logical unit;
+/// those of the target port are the ones of its own.
 extension DeviceServer {
   func identification(_ unit: LogicalUnit, _ nexus: Nexus) -> [UInt8] {
     let identity = unit.identity
@@ -40,7 +40,8 @@ enum Designator {
     ] + value
   }
 
-  /// NAA IEEE Registered Extended, 16 bytes, made from the UUID (initiators prefer it to the locally assigned format 3h).
+  /// NAA IEEE Registered Extended, 16 bytes, made from the UUID (initiators prefer it to the locally assigned format
+  /// 3h).
   ///
   ///     bits 127-124  6h
   ///     bits 123-100  company identifier 02 47 57h: locally administered (the U/L bit is set), so that it is nobody's

@@ -16,8 +16,8 @@ extension DeviceServer {
     return .dataIn(page, allocationLength: length)
   }
 
-  /// INQUIRY to a LUN without a logical unit: peripheral qualifier 011b and device type 1Fh; for LUN 0, which must answer
-  /// so that the others can be found, 001b and type 0 (SPC-5 table 141).
+  /// INQUIRY to a LUN without a logical unit: peripheral qualifier 011b and device type 1Fh; for LUN 0, which must
+  /// answer so that the others can be found, 001b and type 0 (SPC-5 table 141).
   func inquiryWithoutUnit(_ cdb: CDB, isLUN0: Bool) -> Disposition {
     let length = UInt32(cdb.be16(3))
     let peripheral: UInt8 = isLUN0 ? 0x20 : 0x7F

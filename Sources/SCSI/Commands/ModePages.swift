@@ -1,7 +1,7 @@
 import Wire
 
-/// The mode pages (SPC-5 §7.5, SBC-4 §6.5). Each is a value for the current state and a mask of what MODE SELECT may change;
-/// the default values are those of a logical unit that nobody has touched.
+/// The mode pages (SPC-5 §7.5, SBC-4 §6.5). Each is a value for the current state and a mask of what MODE SELECT may
+/// change; the default values are those of a logical unit that nobody has touched.
 struct ModePage {
   enum Values: UInt8 {
     case current = 0b00

@@ -2,8 +2,8 @@ import Wire
 
 /// UNMAP and GET LBA STATUS (SBC-4 §5.35, §5.6).
 extension DeviceServer {
-  /// The parameter list: UNMAP DATA LENGTH, UNMAP BLOCK DESCRIPTOR DATA LENGTH, reserved (4), descriptors of LBA (8), NUMBER
-  /// OF LOGICAL BLOCKS (4), reserved (4). All or nothing: one bad descriptor and nothing is unmapped.
+  /// The parameter list: UNMAP DATA LENGTH, UNMAP BLOCK DESCRIPTOR DATA LENGTH, reserved (4), descriptors of LBA (8),
+  /// NUMBER OF LOGICAL BLOCKS (4), reserved (4). All or nothing: one bad descriptor and nothing is unmapped.
   func unmap(_ command: Command, _ parameters: [UInt8]) -> Disposition {
     guard parameters.count >= 8 else { return .checkCondition(.parameterListLengthError) }
     let span = parameters.span.bytes

@@ -29,8 +29,8 @@ extension DeviceServer {
     return .dataIn(data, allocationLength: cdb.be32(6))
   }
 
-  /// START STOP UNIT (SBC-4 §5.31). A shared disk is not stopped for one initiator: only LOEJ on a removable medium has an
-  /// effect.
+  /// START STOP UNIT (SBC-4 §5.31). A shared disk is not stopped for one initiator: only LOEJ on a removable medium
+  /// has an effect.
   func startStopUnit(_ command: Command) -> Disposition {
     let start = command.cdb[4] & 0x01 != 0
     let powerCondition = command.cdb[4] >> 4

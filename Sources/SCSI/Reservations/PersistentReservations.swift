@@ -1,7 +1,8 @@
-/// The persistent reservation of one logical unit: who is registered, who holds, which type (SPC-5 §5.14). A pure value:
-/// `applying(_:from:)` gives the next one and what must follow, and changes nothing itself.
+/// The persistent reservation of one logical unit: who is registered, who holds, which type (SPC-5 §5.14). A pure
+/// value: `applying(_:from:)` gives the next one and what must follow, and changes nothing itself.
 ///
-/// Invariants: at most `registrantsMax` registrants; no key is 0; no nexus is registered twice; a holder is registered.
+/// Invariants: at most `registrantsMax` registrants; no key is 0; no nexus is registered twice; a holder is
+/// registered.
 public struct PersistentReservations: Equatable, Sendable {
   public static let registrantsMax = 64
 

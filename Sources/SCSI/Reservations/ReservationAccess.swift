@@ -1,6 +1,6 @@
-/// What the tables of SPC-5 (§5.14.1, tables 60 and 61) and SBC-4 (§4.18) say of a command when a persistent reservation is
-/// held by another nexus. The columns: WRITE EXCLUSIVE and EXCLUSIVE ACCESS from any other nexus; from a registered nexus
-/// with the registrants-only and all-registrants types; from an unregistered one with those.
+/// What the tables of SPC-5 (§5.14.1, tables 60 and 61) and SBC-4 (§4.18) say of a command when a persistent
+/// reservation is held by another nexus. The columns: WRITE EXCLUSIVE and EXCLUSIVE ACCESS from any other nexus; from
+/// a registered nexus with the registrants-only and all-registrants types; from an unregistered one with those.
 public enum PersistentAccess: UInt8, CaseIterable, Sendable {
   /// Allowed, allowed; allowed; allowed, allowed: it tells nothing of the data (INQUIRY, TEST UNIT READY).
   case always

@@ -1,6 +1,6 @@
-/// A change of a logical unit's persistent reservation that is decided and not yet in force. The caller makes `record`
-/// durable, then calls `LogicalUnit.commit(_:)`; or `abandon(_:)` if it cannot. One is open at a time: a second PERSISTENT
-/// RESERVE OUT meanwhile gets BUSY.
+/// A change of a logical unit's persistent reservation that is decided and not yet in force. The caller makes
+/// `record` durable, then calls `LogicalUnit.commit(_:)`; or `abandon(_:)` if it cannot. One is open at a time: a
+/// second PERSISTENT RESERVE OUT meanwhile gets BUSY.
 public struct ReservationChange: Sendable {
   /// What to persist; nil where the logical unit keeps no reservations through power loss.
   public let record: [UInt8]?

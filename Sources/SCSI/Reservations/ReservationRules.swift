@@ -195,8 +195,8 @@ extension ReservationEffects {
     }
   }
 
-  /// Releases the reservation when its holder, or with an all-registrants type the last registrant, is gone. Registrants
-  /// that had their access by it are told (SPC-5 §5.14.11.3).
+  /// Releases the reservation when its holder, or with an all-registrants type the last registrant, is gone.
+  /// Registrants that had their access by it are told (SPC-5 §5.14.11.3).
   fileprivate mutating func releaseIfHolderLeft(
     was reservation: PersistentReservations.Reservation?, noticeExcept nexus: NexusIdentity
   ) {
