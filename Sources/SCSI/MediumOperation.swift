@@ -17,6 +17,8 @@ public struct MediumOperation: Equatable, Sendable {
     case compareRepeated
     /// COMPARE AND WRITE: the initiator sends 2 x `blocks` blocks; atomic over all connections.
     case compareAndWrite
+    /// ORWRITE: the initiator sends `blocks` blocks, OR-ed into those of the medium; atomic over all connections.
+    case orWrite
     /// WRITE SAME: the initiator sends one block, written `blocks` times; with `mayUnmap` a block of zeroes
     /// deallocates.
     case writeSame
@@ -65,7 +67,7 @@ public struct MediumOperation: Equatable, Sendable {
   @inlinable
   public var dataOutBlocks: UInt64 {
     switch kind {
-    case .write, .writeAndVerify, .compare: blocks
+    case .write, .writeAndVerify, .compare, .orWrite: blocks
     case .compareRepeated, .writeSame: 1
     case .compareAndWrite: 2 * blocks
     case .read, .verify, .writeZeroes, .prefetch, .flush, .lbaStatus: 0
@@ -76,7 +78,7 @@ public struct MediumOperation: Equatable, Sendable {
   @inlinable
   public var isWriting: Bool {
     switch kind {
-    case .write, .writeAndVerify, .compareAndWrite, .writeSame, .writeZeroes: true
+    case .write, .writeAndVerify, .compareAndWrite, .orWrite, .writeSame, .writeZeroes: true
     case .read, .verify, .compare, .compareRepeated, .prefetch, .flush, .lbaStatus: false
     }
   }

@@ -59,7 +59,8 @@ struct Command {
   var outstandingR2T: UInt16 = 0
 
   var isAborted = false
-  var isParked = false
+  /// Its hold on the range is in force on every shard.
+  var isExclusive = false
   var hasFailed = false
   var failure = Sense(.noSense, 0)
   /// The place of the command window is held.

@@ -86,11 +86,17 @@ extension Shard {
 
   @inline(__always)
   private func execute(_ index: Int, _ connection: Connection, _ immediate: Buffer?) {
-    let command = commands[index]
-    let request = Request(cdb: command.pointee.cdb, lun: command.pointee.lun)
-    let disposition = configuration.deviceServer.execute(
-      request, nexus: connection.nexus!, map: connection.units)
+    guard let nexus = connection.nexus else { return }
+    let disposition = configuration.deviceServer.execute(request(index), nexus: nexus, map: connection.units)
     act(on: disposition, index, immediate)
+  }
+
+  @inline(__always)
+  func request(_ index: Int) -> Request {
+    let command = commands[index]
+    return Request(
+      cdb: command.pointee.cdb, lun: command.pointee.lun,
+      dataOutBytes: command.pointee.isWrite ? command.pointee.expected : 0)
   }
 
   /// Carries out what the device server said. `immediate` is the command's immediate data, this function's to give on.

@@ -79,7 +79,7 @@ extension Shard {
       let kind: DiskOperation =
         operation.mayUnmap && port.export.unit.traits.isThin ? .deallocate : .zero
       submitRange(number, kind, offset: offset, bytes: left << port.blockShift)
-    case .read, .write, .writeAndVerify, .compare, .compareRepeated, .compareAndWrite, .writeSame, .prefetch,
+    case .read, .write, .writeAndVerify, .orWrite, .compare, .compareRepeated, .compareAndWrite, .writeSame, .prefetch,
       .lbaStatus:
       break
     }
@@ -124,7 +124,7 @@ extension Shard {
     case .writeSame: wroteSame(index, number, result)
     case .compareRepeated: comparedRepeatedly(index, number, result)
     case .compareAndWrite: compareAndWriteCompleted(index, number, result)
-    case .read, .write, .writeAndVerify, .compare, .prefetch, .lbaStatus: break
+    case .read, .write, .writeAndVerify, .orWrite, .compare, .prefetch, .lbaStatus: break
     }
   }
 
@@ -237,7 +237,7 @@ extension Shard {
       guard let connection = connections[Int(command.pointee.connection)], let nexus = connection.nexus else { return }
       command.pointee.completed = UInt64(data.count)
       let disposition = configuration.deviceServer.resume(
-        Request(cdb: command.pointee.cdb, lun: command.pointee.lun), nexus: nexus, map: connection.units,
+        request(index), nexus: nexus, map: connection.units,
         parameters: data)
       return act(on: disposition, index, nil)
     }
@@ -245,7 +245,7 @@ extension Shard {
     switch command.pointee.operation.kind {
     case .writeSame: startWriteSame(index, number)
     case .compareRepeated: startCompareRepeated(index, number)
-    case .compareAndWrite: startCompareAndWrite(index)
+    case .compareAndWrite: acquireRange(index)
     default: break
     }
   }
@@ -338,14 +338,13 @@ extension Shard {
 
   // MARK: COMPARE AND WRITE
 
-  /// Holds the range against everybody, waits until what was under way has landed on every shard, then reads, compares and
-  /// writes (SBC-4 §5.2).
-  private func startCompareAndWrite(_ index: Int) {
+  /// Holds the range of a COMPARE AND WRITE or ORWRITE against everybody and waits until what was under way has landed, on
+  /// every shard (SBC-4 §5.2, §5.8).
+  func acquireRange(_ index: Int) {
     let command = commands[index]
+    guard command.pointee.hold == 0 else { return }
     let port = ports[Int(command.pointee.port)]!
-    let operation = command.pointee.operation
-    let start = operation.lba << port.blockShift
-    let range = start..<start + operation.blocks << port.blockShift
+    let range = diskRange(index)
     let hold = port.export.holds.addExclusive(range)
     guard hold != 0 else {
       parkedCommands.append((index, command.pointee.generation))
@@ -355,20 +354,26 @@ extension Shard {
     let generation = command.pointee.generation
     let export = port.export
     if context.handles.count == 1 {
-      whenQuiet(export, range, except: index) { [unowned self] in readForCompareAndWrite(index, generation) }
+      whenQuiet(export, range, except: index) { [unowned self] in rangeAcquired(index, generation) }
       return
     }
     let home = handle.index
     context.onEveryShard(origin: home) { shard, done in
       shard.whenQuiet(export, range, except: shard.handle.index == home ? index : -1, done)
     } then: { shard in
-      shard.readForCompareAndWrite(index, generation)
+      shard.rangeAcquired(index, generation)
     }
   }
 
-  private func readForCompareAndWrite(_ index: Int, _ generation: UInt32) {
+  private func rangeAcquired(_ index: Int, _ generation: UInt32) {
     let command = commands[index]
     guard command.pointee.generation == generation, !command.pointee.isAborted else { return }
+    command.pointee.isExclusive = true
+    if command.pointee.operation.kind == .orWrite { advanceWrite(index) } else { readForCompareAndWrite(index) }
+  }
+
+  private func readForCompareAndWrite(_ index: Int) {
+    let command = commands[index]
     let number = Int(command.pointee.firstPiece)
     let half = Int(pieces[number].pointee.length) / 2
     guard let second = pool.take(half) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
@@ -421,7 +426,7 @@ extension Shard {
     let commandsWaiting = parkedCommands
     parkedCommands = []
     for (index, generation) in commandsWaiting where commands[index].pointee.generation == generation {
-      startCompareAndWrite(index)
+      acquireRange(index)
     }
   }
 

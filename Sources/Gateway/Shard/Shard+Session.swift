@@ -267,13 +267,14 @@ extension Shard {
     guard connection.phase == .closing, !connection.isReceiving, !connection.sender.isInFlight,
       connections[connection.index] === connection
     else { return }
-    connections[connection.index] = nil
-    freeConnections.append(connection.index)
     starved.removeAll { $0 === connection }
     connection.sender.discard(pool: pool)
-    for notice in connection.sender.takeNotices() { sentPiece(Int(notice) - 1) }
     releasePlacement(connection)
     abortAll(of: connection)
+    // Pieces that were to be sent: with their commands aborted they only go back.
+    for notice in connection.sender.takeNotices() { sentPiece(Int(notice) - 1) }
+    connections[connection.index] = nil
+    freeConnections.append(connection.index)
     Glibc.close(connection.fd)
     handle.load.subtract(1, ordering: .relaxed)
     if connection.tsih != 0 { context.sessions.release(tsih: connection.tsih) }

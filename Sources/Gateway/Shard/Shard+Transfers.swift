@@ -27,7 +27,7 @@ extension Shard {
       command.pointee.limit = command.pointee.isRead ? min(bytes, UInt64(command.pointee.expected)) : 0
       if command.pointee.limit == 0 { return finish(index, .good, transferred: 0, actual: bytes) }
       advanceRead(index)
-    case .write, .writeAndVerify, .compare:
+    case .write, .writeAndVerify, .compare, .orWrite:
       let bytes = operation.dataOutBlocks << port.blockShift
       let expected = command.pointee.isWrite ? UInt64(command.pointee.expected) : 0
       command.pointee.plan = .streamOut
@@ -300,6 +300,7 @@ extension Shard {
         // May end the command: nothing of it is touched after.
         if command.pointee.plan == .collect { return collected(index, number) }
         writePiece(number, index)
+        if !command.pointee.isExclusive, command.pointee.operation.kind == .orWrite { return }
         continue
       }
       if command.pointee.expectsUnsolicited { return }
@@ -346,6 +347,9 @@ extension Shard {
     switch operation.kind {
     case .compare:
       readForComparison(number, index)
+    case .orWrite:
+      // The pieces stay as they are, full, until the range is this command's alone.
+      if commands[index].pointee.isExclusive { readForComparison(number, index) } else { acquireRange(index) }
     default:
       let through = operation.forceUnitAccess || operation.kind == .writeAndVerify
       submit(number, through ? .writeThrough : .write, offset: offset, count: count, buffer: piece.pointee.buffer!)
@@ -428,8 +432,12 @@ extension Shard {
     return (number, command.pointee.unsolicited)
   }
 
+  /// A Data-Out that breaks its sequence ends its command (RFC 7143 §7.9 at ErrorRecoveryLevel 0): nothing of what comes
+  /// for it afterwards is written.
   private func violation(_ connection: Connection, _ index: Int, _ reason: String) {
-    protocolError(connection, connection.receiver.header, reason)
+    Log.notice("\(connection.name): \(reason)")
+    note(index, Sense(.abortedCommand, 0x4B00))  // DATA PHASE ERROR
+    failIfQuiet(index)
   }
 
   /// The command of this connection with an initiator task tag.
@@ -542,7 +550,9 @@ extension Shard {
   private func wrotePiece(_ number: Int, _ index: Int) {
     let command = commands[index]
     let piece = pieces[number]
-    if let second = piece.pointee.second {
+    if let second = piece.pointee.second, command.pointee.operation.kind == .orWrite {
+      guard piece.pointee.step == 2 else { return mergePiece(number, index, second) }
+    } else if let second = piece.pointee.second {
       if command.pointee.operation.kind == .compare || command.pointee.operation.bytewise,
         let difference = firstDifference(piece.pointee.buffer!.base, second.base, Int(piece.pointee.length))
       {
@@ -559,6 +569,20 @@ extension Shard {
       return finish(index, .good, transferred: command.pointee.completed, actual: command.pointee.transferBytes)
     }
     advanceWrite(index)
+  }
+
+  /// ORWRITE: what the disk has goes into what the initiator sent, which is then written.
+  private func mergePiece(_ number: Int, _ index: Int, _ second: Buffer) {
+    let piece = pieces[number]
+    let sent = piece.pointee.buffer!.base
+    for offset in stride(from: 0, to: Int(piece.pointee.length), by: 8) {
+      let merged = sent.load(fromByteOffset: offset, as: UInt64.self) | second.base.load(fromByteOffset: offset, as: UInt64.self)
+      sent.storeBytes(of: merged, toByteOffset: offset, as: UInt64.self)
+    }
+    piece.pointee.step = 2
+    submit(
+      number, commands[index].pointee.operation.forceUnitAccess ? .writeThrough : .write,
+      offset: diskOffset(index) + piece.pointee.offset, count: Int(piece.pointee.length), buffer: piece.pointee.buffer!)
   }
 
   /// A request to the disk failed, or moved less than it should.

@@ -104,6 +104,15 @@ extension DeviceServer {
     return .medium(operation, command.unit)
   }
 
+  /// ORWRITE (SBC-4 §5.8).
+  func orWrite(_ fields: BlockFields, _ command: Command) -> Disposition {
+    let extent = command.cdb.extent(fields)
+    if let answer = check(extent, command.unit, most: command.unit.limits.transfer) { return answer }
+    let operation = MediumOperation(
+      .orWrite, lba: extent.lba, blocks: UInt64(extent.blocks), forceUnitAccess: command.cdb.forcesUnitAccess)
+    return .medium(operation, command.unit)
+  }
+
   /// PRE-FETCH (SBC-4 §5.10): a length of 0 is up to the end. Best effort, so only as much as one transfer is
   /// fetched.
   func prefetch(_ fields: BlockFields, _ command: Command) -> Disposition {

@@ -35,6 +35,7 @@ extension DeviceServer {
     case .verify: return verify(row.fields, command)
     case .writeSame: return writeSame(row.fields, command)
     case .compareAndWrite: return compareAndWrite(command)
+    case .orWrite: return orWrite(row.fields, command)
     case .prefetch: return prefetch(row.fields, command)
     case .synchronizeCache: return synchronizeCache(row.fields, command)
     case .unmap: return collect(UInt32(cdb.be16(7)), lengthAt: 7)

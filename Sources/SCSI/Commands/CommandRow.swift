@@ -2,7 +2,7 @@
 enum CommandHandler: UInt8, Sendable {
   // The first two are the warm path.
   case read, write
-  case writeAndVerify, verify, writeSame, compareAndWrite, prefetch, synchronizeCache
+  case writeAndVerify, verify, writeSame, compareAndWrite, orWrite, prefetch, synchronizeCache
   case unmap, lbaStatus
   case readCapacity10, readCapacity16, readDefectData10, readDefectData12
   case testUnitReady, requestSense, inquiry, reportLuns

@@ -25,6 +25,7 @@ extension CommandTable {
     CommandRow("WRITE(10)", ten(0x2A, 0x18), .write, fields: .ten, persistent: .writing, writes),
     CommandRow("WRITE(12)", twelve(0xAA, 0x18), .write, fields: .twelve, persistent: .writing, writes),
     CommandRow("WRITE(16)", sixteen(0x8A, 0x18), .write, fields: .sixteen, persistent: .writing, writes),
+    CommandRow("ORWRITE(16)", sixteen(0x8B, 0x18), .orWrite, fields: .sixteen, persistent: .writing, writes),
     // UNMAP 08h; NDOB 01h in the 16-byte form only.
     CommandRow("WRITE SAME(10)", ten(0x41, 0x08), .writeSame, fields: .ten, persistent: .writing, writes),
     CommandRow("WRITE SAME(16)", sixteen(0x93, 0x09), .writeSame, fields: .sixteen, persistent: .writing, writes),
