@@ -45,8 +45,9 @@ int system_disk_facts(int fd, struct system_disk_facts *facts) {
   if (fstat(fd, &status) < 0) return -errno;
   if (!S_ISBLK(status.st_mode)) {
     if (!S_ISREG(status.st_mode)) return -ENOTBLK;
+    // What lies beneath the file system is not known; the optimal granularity is told apart from it.
     facts->logical_block_bytes = 512;
-    facts->physical_block_bytes = 4096;
+    facts->physical_block_bytes = 512;
     facts->device_number = status.st_dev;
     return 0;
   }
