@@ -65,7 +65,9 @@ def main():
     if not found:
         raise SystemExit(f"no test in {directory.name} matches {pattern}")
     result = unittest.TextTestRunner(resultclass=Sentences, verbosity=2).run(unittest.TestSuite(found))
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    # A test may fail more than once (its parts, its end): it counts once.
+    failed = len({test.id().split(" ")[0] for test, _ in result.failures + result.errors})
+    failed += len(result.unexpectedSuccesses)
     print(f"{directory.name}: {result.testsRun - failed - len(result.skipped)} passed, {failed} failed, "
           f"{len(result.skipped)} skipped", flush=True)
     return 1 if failed else 0

@@ -168,7 +168,7 @@ class FullFeature(GatewayCase):
 
     def test_target_opcode(self):
         """An opcode that only targets send is rejected"""
-        self.session.connection.send_bytes(raw(0x31, FINAL))
+        self.session.connection.send_bytes(raw(0x31 | IMMEDIATE, FINAL, w24=self.session.cmd_sn))
         self.assert_refused()
 
     def test_long_segment(self):

@@ -13,7 +13,7 @@ initiators = ["iqn.2026-01.example:test"]
 """
 # text, words of the line that tells about it: the file and the line first
 MISTAKES = [
-    ("[access]\ninitiator = []\n", ["gatewayd.toml:2", "initiator"]),
+    ("[access]\ninitiatros = []\n", ["gatewayd.toml:2", "initiatros"]),
     ("[target]\nlisten = \"nowhere\"\n", ["gatewayd.toml:2", "listen"]),
     ("[limits]\nsessions = -1\n", ["gatewayd.toml:2", "sessions"]),
     ("[limits]\n\n\nsessions = \"many\"\n", ["gatewayd.toml:4", "sessions"]),

@@ -43,8 +43,12 @@ class LoopDisk:
         process.run(["losetup", "--detach", device], check=False)
 
     def is_gone(self, device):
-        """Whether `device` is bound to no file any more."""
-        return process.run(["losetup", device], check=False).returncode != 0
+        """Whether `device` is not bound to our file any more (somebody else may have taken it meanwhile)."""
+        try:
+            backing = Path(f"/sys/block/{Path(device).name}/loop/backing_file").read_text().rstrip("\n")
+        except OSError:
+            return True
+        return backing != str(self.file)
 
     def grow(self, size):
         os.truncate(self.file, size)
