@@ -42,7 +42,7 @@ public final class Gateway: GatewayControl {
 
   // MARK: Start and stop
 
-  public func start() async throws(StartError) {
+  public func start() throws(StartError) {
     let registry = NexusRegistry()
     let threads = options.requestedThreads ?? max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
     let context = ShardContext(
@@ -77,10 +77,13 @@ public final class Gateway: GatewayControl {
     _ context: ShardContext, _ configuration: ShardConfiguration, _ map: ExportMap
   ) throws(StartError) {
     let gate = StartGate()
+    // Each shard takes the first snapshot out of its box: a reference that the thread kept for its lifetime would keep
+    // removed disks open.
     for handle in context.handles {
+      let box = FirstMap(map)
       startThread(name: "shard \(handle.index)") {
         do throws(RingError) {
-          let shard = try Shard(handle: handle, context: context, configuration: configuration, map: map)
+          let shard = try Shard(handle: handle, context: context, configuration: configuration, map: box.take())
           gate.count(nil)
           shard.run()
           context.shardEnded()
@@ -94,21 +97,22 @@ public final class Gateway: GatewayControl {
 
   /// Ends in good order: no new connections, initiators are asked to log out, what is under way is finished, then all is
   /// closed. Returns after `seconds` at the latest.
-  public func stop(within seconds: Double) async {
+  public func stop(within seconds: Double) {
     let (context, acceptor, provisioner) = parts.withLock { ($0.context, $0.acceptor, $0.provisioner) }
     acceptor?.stop()
     provisioner?.stop()
     guard let context else { return }
-    let deadline = system_monotonic_ns() + UInt64(seconds * 1e9)
+    // A part of the bound is left for what comes after this.
+    let deadline = system_monotonic_ns() + UInt64(seconds * 0.8e9)
     for handle in context.handles { handle.post(.perform { $0.beginStop() }) }
     // Initiators get a moment to log out by themselves, and commands to finish.
     let patience = min(deadline, system_monotonic_ns() + 1_500_000_000)
-    while context.runningShards > 0, system_monotonic_ns() < patience { await Self.pause() }
+    while context.runningShards > 0, system_monotonic_ns() < patience { Self.pause() }
     for handle in context.handles { handle.post(.perform { $0.closeAll("shutting down") }) }
-    while context.runningShards > 0, system_monotonic_ns() < deadline { await Self.pause() }
+    while context.runningShards > 0, system_monotonic_ns() < deadline { Self.pause() }
   }
 
-  private static func pause() async { try? await Task.sleep(nanoseconds: 5_000_000) }
+  private static func pause() { usleep(5000) }
 
   // MARK: Settings
 
@@ -161,7 +165,7 @@ public final class Gateway: GatewayControl {
     return portals
   }
 
-  public func reload(_ settings: Settings) async throws(ControlError) {
+  public func reload(_ settings: Settings) throws(ControlError) {
     let state = parts.withLock { $0 }
     guard let context = state.context, let acceptor = state.acceptor, let old = state.configuration else {
       throw ControlError(.refused, "the gateway is not running yet")
@@ -186,9 +190,9 @@ public final class Gateway: GatewayControl {
 
   // MARK: Reports
 
-  public func status() async -> StatusReport {
+  public func status() -> StatusReport {
     let state = parts.withLock { $0 }
-    let shards = await state.context?.reports() ?? []
+    let shards = state.context?.reports() ?? []
     var counters: [UInt16: IOCounters] = [:]
     for shard in shards {
       for (lun, count) in shard.units { counters[lun, default: IOCounters()].add(count) }
@@ -214,22 +218,37 @@ public final class Gateway: GatewayControl {
     defer { fclose(file) }
     var line = [CChar](repeating: 0, count: 128)
     guard fgets(&line, 128, file) != nil else { return 0 }
-    let fields = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(separator: " ")
+    let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    let fields = text.split(separator: " ")
     return fields.count > 1 ? (UInt64(fields[1]) ?? 0) * UInt64(sysconf(Int32(_SC_PAGESIZE))) : 0
   }
 
-  public func disks() async -> [DiskReport] { parts.withLock { $0.provisioner }?.reports() ?? [] }
+  public func disks() -> [DiskReport] { parts.withLock { $0.provisioner }?.reports() ?? [] }
 
-  public func sessions() async -> [SessionReport] {
+  public func sessions() -> [SessionReport] {
     let context = parts.withLock { $0.context }
-    return (await context?.reports() ?? []).flatMap(\.sessions).sorted { $0.id < $1.id }
+    return (context?.reports() ?? []).flatMap(\.sessions).sorted { $0.id < $1.id }
   }
 
-  public func adopt(path: String, mode: AdoptMode) async throws(ControlError) -> AdoptReport {
+  public func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport {
     guard let provisioner = parts.withLock({ $0.provisioner }) else {
       throw ControlError(.refused, "the gateway is not running yet")
     }
     return try provisioner.adopt(path: path, mode: mode)
+  }
+}
+
+/// The snapshot that a shard begins with, given out once.
+private final class FirstMap: Sendable {
+  private let map: Mutex<ExportMap?>
+
+  init(_ map: ExportMap) { self.map = Mutex(map) }
+
+  func take() -> ExportMap {
+    map.withLock { map in
+      defer { map = nil }
+      return map ?? ExportMap([], generation: 0)
+    }
   }
 }
 

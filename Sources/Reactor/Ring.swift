@@ -83,7 +83,7 @@ public final class Ring {
   ///   - entries: submission queue entries, a power of two.
   ///   - completions: completion queue entries, a power of two.
   public init(entries: UInt32, completions: UInt32) throws(RingError) {
-    ring = .allocate(capacity: 1)
+    let ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
     ring.initialize(to: io_uring())
     let best = UInt32(IORING_SETUP_SINGLE_ISSUER) | UInt32(IORING_SETUP_DEFER_TASKRUN)
     var code: Int32 = 0
@@ -96,11 +96,13 @@ public final class Ring {
       deferring = flags == best
       if code != -EINVAL { break }
     }
-    defersTaskWork = deferring && code == 0
     guard code == 0 else {
+      // No property is set yet, so `deinit` will not run.
       ring.deallocate()
       throw RingError(code: -code)
     }
+    self.ring = ring
+    defersTaskWork = deferring
     // A registered ring descriptor saves the look-up at each enter; without it everything still works.
     _ = io_uring_register_ring_fd(ring)
   }

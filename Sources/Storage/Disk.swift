@@ -93,21 +93,22 @@ public final class Disk: Sendable {
     if facts.is_block_device != 0 {
       // Opened again for good, now exclusively; the device number is checked so that both opens met the same disk.
       close(fd)
-      fd = system_open_disk(path, writable ? 1 : 0, 1, 1)
+      fd = openExclusively(path, writable: writable)
       guard fd >= 0 else { throw DiskError(path: path, code: -fd, reason: "cannot be opened exclusively") }
       var again = system_disk_facts()
       guard system_disk_facts(fd, &again) == 0, again.device_number == facts.device_number else {
         close(fd)
         throw DiskError(path: path, reason: "changed while it was opened; try again")
       }
-    } else if writable, flock(fd, LOCK_EX | LOCK_NB) != 0 {
+    } else if writable, !lock(fd) {
       let reason = errno
       close(fd)
       throw DiskError(path: path, code: reason, reason: "is in use by another process")
     }
     guard facts.logical_block_bytes == 512 || facts.logical_block_bytes == 4096 else {
       close(fd)
-      throw DiskError(path: path, reason: "has blocks of \(facts.logical_block_bytes) bytes; 512 and 4096 are supported")
+      throw DiskError(
+        path: path, reason: "has blocks of \(facts.logical_block_bytes) bytes; 512 and 4096 are supported")
     }
     let bytes = system_disk_bytes(fd)
     guard bytes >= 0 else {
@@ -117,6 +118,28 @@ public final class Disk: Sendable {
     return Disk(
       backend: .file(fd), path: path, byteCount: UInt64(bytes), facts: facts,
       isWritable: writable && facts.is_read_only == 0, faults: nil)
+  }
+
+  /// As with `lock`: a killed predecessor may still hold it for a moment.
+  private static func openExclusively(_ path: String, writable: Bool) -> Int32 {
+    var fd: Int32 = -EBUSY
+    for _ in 0..<50 {
+      fd = system_open_disk(path, writable ? 1 : 0, 1, 1)
+      guard fd == -EBUSY else { break }
+      usleep(30_000)
+    }
+    return fd
+  }
+
+  /// Takes the lock of a regular file. The rings of a process that was killed let go of its files a moment after it is gone,
+  /// so a lock that is held is tried for a while.
+  private static func lock(_ fd: Int32) -> Bool {
+    for _ in 0..<100 {
+      if flock(fd, LOCK_EX | LOCK_NB) == 0 { return true }
+      guard errno == EWOULDBLOCK else { return false }
+      usleep(30_000)
+    }
+    return false
   }
 
   /// A disk in memory: lost with the process.

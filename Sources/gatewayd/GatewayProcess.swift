@@ -138,9 +138,9 @@ private struct SignalLoop {
   private func start() {
     Log.notice("gatewayd \(GatewayVersion.current) starts")
     let (gateway, mailbox) = (gateway, mailbox)
-    Task.detached {
+    ControlThread.start {
       do {
-        try await gateway.start()
+        try gateway.start()
         mailbox.post(.started)
       } catch { mailbox.post(.startFailed("\(error)")) }
     }
@@ -162,8 +162,8 @@ private struct SignalLoop {
 
   private func tellStatus() {
     let (gateway, manager) = (gateway, manager)
-    Task.detached {
-      let report = await gateway.status()
+    ControlThread.start {
+      let report = gateway.status()
       let portals = report.portals.map(\.address).joined(separator: " ")
       Log.notice("serving \(report.targetName) at \(portals), \(report.logicalUnits.count) LUNs")
       manager.status("\(report.targetName) at \(portals), \(report.logicalUnits.count) LUNs")
@@ -177,8 +177,8 @@ private struct SignalLoop {
     Log.notice("stopping")
     manager.stopping()
     let (gateway, mailbox, seconds) = (gateway, mailbox, process.stopSeconds)
-    Task.detached {
-      await gateway.stop(within: seconds)
+    ControlThread.start {
+      gateway.stop(within: seconds)
       mailbox.post(.stopped)
     }
   }
@@ -198,9 +198,9 @@ private struct SignalLoop {
     }
     isReloading = true
     let (gateway, mailbox) = (gateway, mailbox)
-    Task.detached {
+    ControlThread.start {
       do throws(ControlError) {
-        try await gateway.reload(settings)
+        try gateway.reload(settings)
         mailbox.post(.reloaded(settings))
       } catch { mailbox.post(.reloadFailed(error.message)) }
     }
@@ -223,8 +223,8 @@ private struct SignalLoop {
     nextBeat = .now + .seconds(seconds)
     guard isStarted, !isStopping else { return manager.watchdog() }
     let (gateway, manager) = (gateway, manager)
-    Task.detached {
-      _ = await gateway.status()
+    ControlThread.start {
+      _ = gateway.status()
       manager.watchdog()
     }
   }

@@ -35,7 +35,8 @@ struct RunCommand: ParsableCommand {
   @Flag(help: "Do not look for disks: export only those of --disk.")
   var noDiscovery = false
   @Option(
-    help: ArgumentHelp("Let discovery touch this disk only; may be repeated. The others are listed.", valueName: "path"))
+    help: ArgumentHelp(
+      "Let discovery touch this disk only; may be repeated. The others are listed.", valueName: "path"))
   var only: [String] = []
   @Option(help: ArgumentHelp("The target's iSCSI name.", valueName: "name"), transform: parseName)
   var target: String?

@@ -19,17 +19,17 @@ final class ScriptedControl: GatewayControl {
         number: 1, naa: "6001", sizeBytes: 1 << 40, blockBytes: 512, path: "/dev/sdb", serial: "S", state: "online")
     ])
 
-  func status() async -> StatusReport {
+  func status() -> StatusReport {
     let delay = delaySeconds.withLock { $0 }
-    if delay > 0 { try? await Task.sleep(for: .seconds(delay)) }
+    if delay > 0 { usleep(UInt32(delay * 1_000_000)) }
     return Self.report
   }
 
-  func disks() async -> [DiskReport] {
+  func disks() -> [DiskReport] {
     [DiskReport(path: "/dev/sda", model: "M", serial: "S", sizeBytes: 9, verdict: .refused, reason: "mounted")]
   }
 
-  func sessions() async -> [SessionReport] {
+  func sessions() -> [SessionReport] {
     (1...3000).map {
       SessionReport(
         id: UInt16($0), initiator: "iqn.2024-01.org.example:\($0)", address: "10.0.0.1:\($0)", transport: "tcp",
@@ -37,13 +37,13 @@ final class ScriptedControl: GatewayControl {
     }
   }
 
-  func adopt(path: String, mode: AdoptMode) async throws(ControlError) -> AdoptReport {
+  func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport {
     guard path == "/dev/sdb" else { throw ControlError(.noSuchDisk, "no disk \(path)") }
     adopted.withLock { $0.append("\(path) \(mode)") }
     return AdoptReport(path: path, lun: 3, naa: "6002")
   }
 
-  func reload(_ settings: Settings) async throws(ControlError) {}
+  func reload(_ settings: Settings) throws(ControlError) {}
 }
 
 /// A control socket in a directory of its own.

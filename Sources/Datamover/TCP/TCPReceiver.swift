@@ -94,8 +94,8 @@ public struct TCPReceiver: ~Copyable {
     if headerDigest {
       let covered = 48 + header.additionalHeaderBytes
       // Digests travel in little-endian order of the CRC value (RFC 7143 §13.1, as in iSCSI's CRC example).
-      guard source.loadUnaligned(fromByteOffset: covered, as: UInt32.self) == CRC32C.of(source, count: covered).littleEndian
-      else { return .failed(.headerDigest) }
+      let digest = source.loadUnaligned(fromByteOffset: covered, as: UInt32.self)
+      guard digest == CRC32C.of(source, count: covered).littleEndian else { return .failed(.headerDigest) }
     }
     guard header.dataSegmentLength > 0 else { return .pdu }
     guard header.dataSegmentLength <= dataSegmentLengthMax else {

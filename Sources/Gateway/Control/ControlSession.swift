@@ -44,11 +44,11 @@ struct ControlSession: Sendable {
     else { throw ControlError(.badRequest, "'adopt' needs an absolute 'path' and a 'mode'") }
   }
 
-  /// Runs the request on the concurrency pool and waits for it here, on a thread that may block.
+  /// Runs the request on a thread of its own and waits for it here with a bound.
   private func outcome(of request: ControlRequest, _ answer: Answer) throws(ControlError) -> [UInt8] {
     let control = server.control
     answer.workBegins()
-    Task { answer.fill(await Self.perform(request, control)) }
+    ControlThread.start { answer.fill(Self.perform(request, control)) }
     let patience = server.patience
     let seconds = request.command.changes ? patience.adoptionSeconds : patience.answerSeconds
     guard let reply = answer.wait(until: Deadline(seconds: seconds)) else {
@@ -57,16 +57,16 @@ struct ControlSession: Sendable {
     return reply
   }
 
-  private static func perform(_ request: ControlRequest, _ control: any GatewayControl) async -> [UInt8] {
+  private static func perform(_ request: ControlRequest, _ control: any GatewayControl) -> [UInt8] {
     switch request.command {
-    case .status: return ControlReply(result: await control.status()).line()
-    case .disks: return ControlReply(result: await control.disks()).line()
-    case .sessions: return ControlReply(result: await control.sessions()).line()
+    case .status: return ControlReply(result: control.status()).line()
+    case .disks: return ControlReply(result: control.disks()).line()
+    case .sessions: return ControlReply(result: control.sessions()).line()
     case .adopt:
       guard let path = request.path, let mode = request.mode else {
         return ControlReply<NoResult>(error: ControlError(.badRequest, "'adopt' needs 'path' and 'mode'")).line()
       }
-      do { return ControlReply(result: try await control.adopt(path: path, mode: mode)).line() } catch {
+      do { return ControlReply(result: try control.adopt(path: path, mode: mode)).line() } catch {
         return ControlReply<NoResult>(error: error).line()
       }
     }

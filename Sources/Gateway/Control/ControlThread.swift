@@ -1,8 +1,9 @@
 import Glibc
 
-/// Threads that may block. Not in a file with `@main`: there a closure belongs to the main actor and dies on another
+/// Threads that may block. The control side has threads and no tasks: the concurrency pool's own monitor wakes an idle
+/// process each second. Not in a file with `@main`: there a closure belongs to the main actor and dies on another
 /// thread.
-enum ControlThread {
+public enum ControlThread {
   private final class Body {
     let run: @Sendable () -> Void
     init(_ run: @escaping @Sendable () -> Void) { self.run = run }
@@ -10,7 +11,8 @@ enum ControlThread {
 
   /// Starts a detached thread with a small stack.
   /// - Returns: False if the system gives no thread.
-  static func start(_ run: @escaping @Sendable () -> Void) -> Bool {
+  @discardableResult
+  public static func start(_ run: @escaping @Sendable () -> Void) -> Bool {
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     defer { pthread_attr_destroy(&attributes) }

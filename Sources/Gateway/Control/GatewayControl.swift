@@ -1,17 +1,17 @@
 /// What the control socket and the signals may ask of a running gateway. Answers are snapshots; none of these waits for
 /// a disk or a peer longer than a second or two.
 public protocol GatewayControl: Sendable {
-  func status() async -> StatusReport
+  func status() -> StatusReport
   /// Every disk seen, exported or not.
-  func disks() async -> [DiskReport]
-  func sessions() async -> [SessionReport]
+  func disks() -> [DiskReport]
+  func sessions() -> [SessionReport]
   /// Takes a held disk.
   /// - Parameter path: As the user gave it: an absolute path to a device node, or to a link to one.
-  func adopt(path: String, mode: AdoptMode) async throws(ControlError) -> AdoptReport
+  func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport
   /// Replaces the settings of the running gateway. They were checked. Keys of `Settings.keysNeedingRestart` are left as
   /// they were.
   /// - Throws: When they cannot take effect; then the old ones stay, all of them.
-  func reload(_ settings: Settings) async throws(ControlError)
+  func reload(_ settings: Settings) throws(ControlError)
 }
 
 /// Why a request over the control socket came to nothing.

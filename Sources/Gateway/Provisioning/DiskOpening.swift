@@ -43,7 +43,9 @@ struct DiskOpening {
     guard disk.byteCount >= LabelArea.diskBytesMin else {
       throw Refusal(
         isHeld: false,
-        reason: "it has \(ByteCount.describe(disk.byteCount)); the least is \(ByteCount.describe(LabelArea.diskBytesMin))")
+        reason: """
+          it has \(ByteCount.describe(disk.byteCount)); the least is \(ByteCount.describe(LabelArea.diskBytesMin))
+          """)
     }
     switch LabelStore.readLabel(fd: disk.descriptor!, diskBytes: disk.byteCount) {
     case .none: label = nil
@@ -68,7 +70,8 @@ struct DiskOpening {
     let finding = inspect(fd: fd, bytes: disk.byteCount)
     guard let reason = finding.holdReason else { return }
     throw Refusal(
-      isHeld: true, reason: reason.sentence, advice: "gatewayd disks adopt \(disk.path) --wipe (discards what is on it)")
+      isHeld: true, reason: reason.sentence, advice: "gatewayd disks adopt \(disk.path) --wipe (discards what is on it)"
+    )
   }
 
   /// Writes a label to a disk without one.

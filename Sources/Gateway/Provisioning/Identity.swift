@@ -1,6 +1,7 @@
 import CSystem
 import Glibc
 import Storage
+import Wire
 
 /// Identities that are made here: of clusters, disks, pair keys.
 enum Identity {
@@ -26,7 +27,7 @@ enum Identity {
     for offset: UInt64 in [0xCBF2_9CE4_8422_2325, 0x6C62_272E_07BB_0142] {
       var hash = offset
       for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-      for shift in stride(from: 56, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: hash >> UInt64(shift))) }
+      bytes.append(be: hash)
     }
     return UUID(random: bytes)
   }

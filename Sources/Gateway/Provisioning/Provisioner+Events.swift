@@ -84,17 +84,18 @@ extension Provisioner {
       return .refused(Reason(.kind, "The settings say to ignore it ([discovery] ignore)."))
     }
     if !options.only.isEmpty, !options.only.contains(where: { Self.key($0) == device.name }) {
-      let verdict = examine(device, use: use, policy: policy) { fd, bytes in LabelStore.isOurs(fd: fd, diskBytes: bytes) }
+      let verdict = judged(device, use)
       // Only the named disks are touched; of the others it is told what would become of them.
       switch verdict {
-      case .blank: return .held(Reason(.kind, "It is blank and would be exported, but only the disks of --only are touched."))
+      case .blank:
+        return .held(Reason(.kind, "It is blank and would be exported, but only the disks of --only are touched."))
       case .labelled:
         return .held(Reason(.kind, "It has a label and would be exported, but only the disks of --only are touched."))
       case .held, .refused: return verdict
       }
     }
     if LoopWatch.isBeingDetached(device.name) { return .refused(Reason(.claimed, "It is being detached.")) }
-    let verdict = examine(device, use: use, policy: policy) { fd, bytes in LabelStore.isOurs(fd: fd, diskBytes: bytes) }
+    let verdict = judged(device, use)
     if verdict == .blank, !settings.exportsBlank {
       return .held(
         Reason(
@@ -102,6 +103,10 @@ extension Provisioner {
           remedy: "gatewayd disks adopt \(device.path) --wipe"))
     }
     return verdict
+  }
+
+  private func judged(_ device: BlockDevice, _ use: SystemUse) -> Verdict {
+    examine(device, use: use, policy: policy) { fd, bytes in LabelStore.isOurs(fd: fd, diskBytes: bytes) }
   }
 
   private func isNamed(_ device: BlockDevice) -> Bool {
@@ -202,7 +207,10 @@ extension Provisioner {
     guard mode == .wipe else {
       throw ControlError(
         .refused,
-        "--whole keeps no label on the disk, and so far the label is the only place that a LUN's identity is kept; use --wipe, or copy the content to a labelled LUN")
+        """
+        --whole keeps no label on the disk, and so far the label is the only place that a LUN's identity is kept; use \
+        --wipe, or copy the content to a labelled LUN
+        """)
     }
     let outcome = work.withLock { _ -> Result<AdoptReport, ControlError> in
       do throws(DiskOpening.Refusal) {

@@ -137,7 +137,9 @@ final class Provisioner: Sendable {
     do throws(DiscoveryError) {
       try monitor.start()
       self.monitor.withLock { $0 = monitor }
-      if !ready.wait(milliseconds: 5000) { note("looking for disks takes unusually long; those found later are exported then") }
+      if !ready.wait(milliseconds: 5000) {
+        note("looking for disks takes unusually long; those found later are exported then")
+      }
     } catch {
       note("\(error): only the disks given by --disk are exported")
       state.withLock { $0.pending = nil }
@@ -207,7 +209,8 @@ final class Provisioner: Sendable {
         guard let faults = FaultRules(rules) else {
           throw DiskError(
             path: specification.text,
-            reason: "rules are medium=LBA+COUNT, hang=LBA+COUNT, slow=LBA+COUNT:MS, gone, flush-error, joined by commas")
+            reason:
+              "rules are medium=LBA+COUNT, hang=LBA+COUNT, slow=LBA+COUNT:MS, gone, flush-error, joined by commas")
         }
         disk = try Disk.memory(byteCount: bytes, path: specification.text, faults: faults)
       }

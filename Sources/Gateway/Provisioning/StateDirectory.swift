@@ -10,10 +10,12 @@ extension Provisioner {
   func loadState() throws(StartError) {
     guard let directory = options.stateDirectory, let path = statePath else { return }
     if mkdir(directory, 0o700) != 0, errno != EEXIST {
-      throw StartError("the state directory \(directory) cannot be made: \(String(cString: strerror(errno)))", code: errno)
+      let reason = String(cString: strerror(errno))
+      throw StartError("the state directory \(directory) cannot be made: \(reason)", code: errno)
     }
     guard access(directory, W_OK) == 0 else {
-      throw StartError("the state directory \(directory) cannot be written: \(String(cString: strerror(errno)))", code: errno)
+      let reason = String(cString: strerror(errno))
+      throw StartError("the state directory \(directory) cannot be written: \(reason)", code: errno)
     }
     guard let line = Identity.readLine(of: path) else { return }
     let fields = line.split(separator: " ")

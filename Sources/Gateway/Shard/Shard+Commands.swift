@@ -243,7 +243,9 @@ extension Shard {
     let data = [UInt8(bytes.count >> 8), UInt8(bytes.count & 0xFF)] + bytes
     var header = BasicHeaderSegment.scsiResponse(
       initiatorTaskTag: command.pointee.initiatorTaskTag, status: Status.checkCondition.rawValue,
-      residual: Residual(expected: UInt64(command.pointee.expected), actual: min(command.pointee.completed, UInt64(command.pointee.expected))),
+      residual: Residual(
+        expected: UInt64(command.pointee.expected),
+        actual: min(command.pointee.completed, UInt64(command.pointee.expected))),
       expDataSN: command.pointee.dataSN &+ command.pointee.r2tSN)
     header.statSN = connection.statSN
     connection.statSN &+= 1

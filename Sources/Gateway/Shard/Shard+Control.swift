@@ -1,4 +1,5 @@
 import CSystem
+import Glibc
 import ISCSI
 import SCSI
 import Synchronization
@@ -25,12 +26,12 @@ extension IOCounters {
 
 extension ShardContext {
   /// A report of every shard; of one that does not answer within a second, none.
-  func reports() async -> [ShardReport] {
+  func reports() -> [ShardReport] {
     let shared = ReportBox()
     for handle in handles { handle.post(.perform { shared.add($0.report()) }) }
     let deadline = system_monotonic_ns() + 1_000_000_000
     while shared.count < handles.count, system_monotonic_ns() < deadline {
-      try? await Task.sleep(nanoseconds: 1_000_000)
+      usleep(1000)
     }
     return shared.reports
   }

@@ -196,7 +196,8 @@ extension Shard {
   }
 
   private func nopOut(_ connection: Connection, _ header: BasicHeaderSegment, _ data: [UInt8]) {
-    let echo = data.count > connection.parameters.maxRecvDataSegmentLength
+    let echo =
+      data.count > connection.parameters.maxRecvDataSegmentLength
       ? Array(data.prefix(connection.parameters.maxRecvDataSegmentLength)) : data
     respond(
       connection,

@@ -108,7 +108,8 @@ extension Shard {
           shard.closeAfterSend(connection, "target cold reset")
         }
         done()
-      } then: { _ in }
+      } then: { _ in
+      }
     }
   }
 

@@ -576,7 +576,8 @@ extension Shard {
     let piece = pieces[number]
     let sent = piece.pointee.buffer!.base
     for offset in stride(from: 0, to: Int(piece.pointee.length), by: 8) {
-      let merged = sent.load(fromByteOffset: offset, as: UInt64.self) | second.base.load(fromByteOffset: offset, as: UInt64.self)
+      let merged =
+        sent.load(fromByteOffset: offset, as: UInt64.self) | second.base.load(fromByteOffset: offset, as: UInt64.self)
       sent.storeBytes(of: merged, toByteOffset: offset, as: UInt64.self)
     }
     piece.pointee.step = 2

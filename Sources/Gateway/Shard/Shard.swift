@@ -61,7 +61,8 @@ final class Shard {
   var isStopping = false
 
   /// Made on the thread that runs it.
-  init(handle: ShardHandle, context: ShardContext, configuration: ShardConfiguration, map: ExportMap) throws(RingError) {
+  init(handle: ShardHandle, context: ShardContext, configuration: ShardConfiguration, map: ExportMap) throws(RingError)
+  {
     self.handle = handle
     self.context = context
     self.configuration = configuration

@@ -88,11 +88,13 @@ public struct Label: Equatable, Sendable {
     for i in 0..<count {
       let start = Self.fixedBytes + i * Self.nodeBytes
       let length = Int(span.be16(start + 16))
-      guard length <= 64 else { return nil }
+      guard length <= 64, let name = String(validating: bytes[start + 18..<start + 18 + length], as: UTF8.self) else {
+        return nil
+      }
       nodes.append(
         Node(
           id: UUID(bytes: Array(bytes[start..<start + 16])),
-          name: String(decoding: bytes[start + 18..<start + 18 + length], as: UTF8.self)))
+          name: name))
     }
     self.init(
       cluster: UUID(bytes: Array(bytes[0..<16])), disk: UUID(bytes: Array(bytes[16..<32])), lun: lun,

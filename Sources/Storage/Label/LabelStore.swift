@@ -27,7 +27,8 @@ public enum LabelStore {
       case .absent: return .none
       case .damaged: return .unreadable("its label is damaged in both copies")
       case .misplaced: return .unreadable("its label was written for another size or disk")
-      case .unknownVersion(let version): return .unreadable("its label has format version \(version), newer than this program")
+      case .unknownVersion(let version):
+        return .unreadable("its label has format version \(version), newer than this program")
       }
     }
   }
@@ -41,7 +42,8 @@ public enum LabelStore {
     var done: UInt64 = 0
     while done < count {
       let length = min(UInt64(part.count), count - done)
-      let code = writeBytes(length == UInt64(part.count) ? part : Array(part[..<Int(length)]), fd: fd, offset: offset + done)
+      let bytes = length == UInt64(part.count) ? part : Array(part[..<Int(length)])
+      let code = writeBytes(bytes, fd: fd, offset: offset + done)
       guard code == 0 else { return code }
       done += length
     }
@@ -53,8 +55,8 @@ public enum LabelStore {
     _ kind: LabelArea.Kind, fd: Int32, diskBytes: UInt64, disk: UUID?
   ) throws(RecordError) -> (record: Record, nextSlot: Int) {
     let slots = (0...1).map { slot in
-      readBytes(fd: fd, offset: LabelArea.offset(of: kind, slot: slot, diskBytes: diskBytes), count: Int(kind.slotBytes))
-        ?? []
+      let offset = LabelArea.offset(of: kind, slot: slot, diskBytes: diskBytes)
+      return readBytes(fd: fd, offset: offset, count: Int(kind.slotBytes)) ?? []
     }
     return try Record.newest(slots, kind: kind, disk: disk)
   }
