@@ -161,7 +161,7 @@ public final class Disk: Sendable {
   private static var synthetic: system_disk_facts {
     var facts = system_disk_facts()
     facts.logical_block_bytes = 512
-    facts.physical_block_bytes = 512
+    facts.physical_block_bytes = 4096
     return facts
   }
 
