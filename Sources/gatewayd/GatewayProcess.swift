@@ -61,6 +61,7 @@ private struct SignalLoop {
   var isReloading = false
   /// A SIGHUP came when it could not be served.
   var reloadIsDue = false
+  var stoppingSince: ContinuousClock.Instant?
   var stopDeadline: ContinuousClock.Instant?
   var nextBeat: ContinuousClock.Instant?
 
@@ -83,6 +84,8 @@ private struct SignalLoop {
       let number = wait()
       if number == SIGTERM || number == SIGINT {
         if isStopping {
+          // A terminal and a wrapper script each send theirs for one ^C.
+          if let stoppingSince, .now - stoppingSince < .milliseconds(500) { continue }
           Log.warning("stopped at once, by a second signal")
           // Not exit(3): its handlers would wait for or race with threads that are still at work.
           _exit(1)
@@ -172,6 +175,7 @@ private struct SignalLoop {
 
   private mutating func stop() {
     isStopping = true
+    stoppingSince = .now
     // The gateway has `stopSeconds`; a little more is for the way back.
     stopDeadline = .now + .seconds(process.stopSeconds + 1)
     Log.notice("stopping")

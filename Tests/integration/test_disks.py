@@ -263,6 +263,29 @@ class NotOurs(DiskCase):
             session.ready(number)
             session.read(number, 0, 8).good()
 
+    def test_adopt_whole(self):
+        """A disk adopted with --whole keeps its content and size, and its LUN and NAA over a restart"""
+        disk = self.loop()
+        with open(disk.device, "r+b") as file:
+            file.write(b"precious" * 64)
+        size = os.path.getsize(disk.file)
+        gateway = self.assert_left_alone(disk.device, verdict="held")
+        gateway.ask("disks", "adopt", disk.device, "--yes", "--whole")
+        number = self.verdict(gateway, disk.device, "exported")["lun"]
+        identities = []
+        for _ in range(2):
+            with initiator.Session(gateway) as session:
+                session.ready(number)
+                self.assertEqual(session.read(number, 0, 1).good().data, b"precious" * 64)
+                session.write(number, size // 512 - 1, b"\xA5" * 512).good()
+                identities.append(scsi.naa(session.command(number, scsi.inquiry(0x83), read=255).good().data))
+            gateway.terminate()
+            gateway.start()
+            self.verdict(gateway, disk.device, "exported")
+        self.assertEqual(identities[0], identities[1])
+        with open(disk.device, "rb") as file:
+            self.assertEqual(file.read(512), b"precious" * 64)
+
     def test_only(self):
         """A disk that --only does not name is not touched"""
         ours, other = self.loop(), self.loop()

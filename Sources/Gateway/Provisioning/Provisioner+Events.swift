@@ -119,6 +119,12 @@ extension Provisioner {
   private func apply(_ verdict: Verdict, to device: BlockDevice) {
     switch verdict {
     case .refused(let reason): setAside(device, .refused, reason)
+    // Whatever its initiators have made of it since: a disk that was adopted whole never gets a label.
+    case .blank, .labelled, .held:
+      if let adopted = adopted(device) { return exportWhole(device, adopted) }
+    }
+    switch verdict {
+    case .refused: break
     case .held(let reason): setAside(device, .held, reason)
     case .blank, .labelled:
       do throws(DiskOpening.Refusal) {
@@ -204,14 +210,7 @@ extension Provisioner {
     guard entry.verdict == .held else {
       throw ControlError(.refused, "\(path) is refused, not held: \(entry.reason)")
     }
-    guard mode == .wipe else {
-      throw ControlError(
-        .refused,
-        """
-        --whole keeps no label on the disk, and so far the label is the only place that a LUN's identity is kept; use \
-        --wipe, or copy the content to a labelled LUN
-        """)
-    }
+    if mode == .whole { return try adoptWhole(entry) }
     let outcome = work.withLock { _ -> Result<AdoptReport, ControlError> in
       do throws(DiskOpening.Refusal) {
         return .success(try wipeAndExport(path: entry.path, device: entry.device, key: key))
@@ -229,6 +228,7 @@ extension Provisioner {
     path: String, device: BlockDevice?, key: String
   ) throws(DiskOpening.Refusal) -> AdoptReport {
     try DiskOpening.wipe(path: path)
+    if let device { forgetWhole(device) }
     try label(try DiskOpening(path: path, device: device), key: key)
     publish(changed: true)
     guard let export = state.withLock({ $0.entries[key]?.export }) else {

@@ -29,6 +29,12 @@ final class Provisioner: Sendable {
     var serialNumber: UInt64 = 0
   }
 
+  /// What a disk that was adopted whole is known as.
+  struct Adopted: Equatable, Sendable {
+    var uuid: UUID
+    var lun: UInt16
+  }
+
   struct State: Sendable {
     var entries: [String: Entry] = [:]
     var cluster: UUID?
@@ -36,6 +42,8 @@ final class Provisioner: Sendable {
     var nextLUN: UInt16 = 0
     /// LUN numbers of disks of this cluster that were seen since the start, present or not.
     var numbers: [UUID: UInt16] = [:]
+    /// Disks adopted as they are (`--whole`), by their identity: kept in the state directory, for they have no label.
+    var adopted: [String: Adopted] = [:]
     var generation: UInt64 = 1
     var map = ExportMap([], generation: 0)
     var context: ShardContext?
@@ -302,6 +310,7 @@ final class Provisioner: Sendable {
   func takeNumber() -> UInt16 {
     state.withLock { state in
       let taken = Set(state.entries.values.compactMap { $0.export?.unit.number }).union(state.numbers.values)
+        .union(state.adopted.values.map(\.lun))
       var number = state.nextLUN
       while taken.contains(number) { number += 1 }
       state.nextLUN = number + 1

@@ -1,8 +1,9 @@
 import Glibc
 import Storage
 
-/// What is kept between starts besides the labels: the cluster, and the next LUN number, so that a gateway whose disks are
-/// all away still has its name and gives no number twice. One line in a file, replaced atomically.
+/// What is kept between starts besides the labels: the cluster and the next LUN number, so that a gateway whose disks are
+/// all away still has its name and gives no number twice; and the disks that were adopted whole. One small file, replaced
+/// atomically.
 extension Provisioner {
   private var statePath: String? { options.stateDirectory.map { "\($0)/cluster" } }
 
@@ -17,27 +18,55 @@ extension Provisioner {
       let reason = String(cString: strerror(errno))
       throw StartError("the state directory \(directory) cannot be written: \(reason)", code: errno)
     }
-    guard let line = Identity.readLine(of: path) else { return }
-    let fields = line.split(separator: " ")
-    guard fields.count == 2, let cluster = UUID(String(fields[0])), let next = UInt16(fields[1]), next < 16384 else {
+    guard let text = Self.read(path) else { return }
+    let lines = text.split(separator: "\n")
+    let fields = lines.first?.split(separator: " ") ?? []
+    guard fields.count == 2, let cluster = UUID(String(fields[0])), let next = UInt16(fields[1]), next < 16384,
+      let adopted = Self.adopted(lines.dropFirst())
+    else {
       throw StartError("\(path) is damaged: remove it, and the cluster is taken from the disks' labels again")
     }
     state.withLock { state in
       state.cluster = cluster
       state.nextLUN = next
+      state.adopted = adopted
     }
   }
 
-  /// Writes the state if there is a directory for it; a failure is told, not fatal: the labels have it all.
+  /// The lines after the first: UUID, LUN, identity (with blanks in it). nil if one is not of that form.
+  private static func adopted(_ lines: ArraySlice<Substring>) -> [String: Adopted]? {
+    var found: [String: Adopted] = [:]
+    for line in lines {
+      let fields = line.split(separator: " ", maxSplits: 2)
+      guard fields.count == 3, let uuid = UUID(String(fields[0])), let lun = UInt16(fields[1]), lun < 16384 else {
+        return nil
+      }
+      found[String(fields[2])] = Adopted(uuid: uuid, lun: lun)
+    }
+    return found
+  }
+
+  /// The file's text; nil if there is none. At most 1 MiB of it.
+  private static func read(_ path: String) -> String? {
+    guard let file = fopen(path, "r") else { return nil }
+    defer { fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: 1 << 20)
+    let count = fread(&bytes, 1, bytes.count, file)
+    return String(decoding: bytes[..<count], as: UTF8.self)
+  }
+
+  /// Writes the state if there is a directory for it; a failure is told, not fatal: the labels have most of it.
   func saveState() {
     guard let path = statePath else { return }
-    let (cluster, next) = state.withLock { ($0.cluster, $0.nextLUN) }
+    let (cluster, next, adopted) = state.withLock { ($0.cluster, $0.nextLUN, $0.adopted) }
     guard let cluster else { return }
+    var text = "\(cluster) \(next)\n"
+    for (key, disk) in adopted.sorted(by: { $0.key < $1.key }) { text += "\(disk.uuid) \(disk.lun) \(key)\n" }
     let temporary = path + ".new"
     guard let file = fopen(temporary, "w") else {
       return Log.warning("\(temporary) cannot be written: \(String(cString: strerror(errno)))")
     }
-    let isWritten = fputs("\(cluster) \(next)\n", file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0
+    let isWritten = fputs(text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0
     fclose(file)
     guard isWritten, rename(temporary, path) == 0 else {
       return Log.warning("\(path) cannot be replaced: \(String(cString: strerror(errno)))")
