@@ -48,7 +48,8 @@ extension Provisioner {
   func adoptWhole(_ entry: Entry) throws(ControlError) -> AdoptReport {
     guard options.stateDirectory != nil else {
       throw ControlError(
-        .refused, "--whole needs a place to keep the disk's identity: start gatewayd with --state DIRECTORY, or use --wipe")
+        .refused,
+        "--whole needs a place to keep the disk's identity: start gatewayd with --state DIRECTORY, or use --wipe")
     }
     guard let device = entry.device, let key = wholeKey(device) else {
       throw ControlError(.refused, "\(entry.path) tells no identity that would stay with it; use --wipe")

@@ -107,8 +107,8 @@ enum SystemChecks {
     files.exists("/run/udev/control")
       ? DoctorCheck("udev", .fine, "running")
       : DoctorCheck(
-        "udev", .problem, "not running: disks are not found by themselves",
-        advice: "systemctl start systemd-udevd\nwithout udev: gatewayd run --no-discovery --disk /dev/…")
+        "udev", .note, "not running: disks are found by the kernel's own events, without udev's names for them",
+        advice: "systemctl start systemd-udevd")
   }
 
   /// What there is without a daemon to say more.
