@@ -97,7 +97,7 @@ const uint32_t system_rwf_dsync = RWF_DSYNC;
 
 int system_listen(const void *address, unsigned length, int v6_only) {
   const struct sockaddr *to = address;
-  int fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return -errno;
   int one = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
