@@ -183,7 +183,12 @@ extension Provisioner {
     guard var label = export.label, let fd = export.disk.descriptor else { return }
     let oldBytes = label.diskBytes
     label.diskBytes = device.bytes
-    let code = export.moveLabel(to: label, fd: fd, oldDiskBytes: oldBytes)
+    var code = export.moveLabel(to: label, fd: fd, oldDiskBytes: oldBytes)
+    // A reservation record is being written: that takes a moment, or the disk does not answer.
+    for _ in 0..<100 where code == -EBUSY {
+      usleep(20_000)
+      code = export.moveLabel(to: label, fd: fd, oldDiskBytes: oldBytes)
+    }
     guard code == 0 else {
       return note("\(device.path) has grown, but its label could not be moved: \(String(cString: strerror(-code)))")
     }

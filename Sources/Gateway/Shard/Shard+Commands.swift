@@ -146,11 +146,17 @@ extension Shard {
       unit.abandon(change)
       return fail(index, Sense(.illegalRequest, 0x2500))
     }
-    cold[index] = .reservation(change)
-    guard let payload = change.record, let record = port.export.nextReservationRecord(payload) else {
-      return commitReservation(index)
+    switch change.record.map(port.export.beginReservationRecord) ?? .none {
+    case .moving:
+      unit.abandon(change)
+      finish(index, .busy, transferred: 0, actual: 0)
+    case .none:
+      cold[index] = .reservation(change)
+      commitReservation(index)
+    case .write(let bytes, let offset):
+      cold[index] = .reservation(change)
+      writeRecord(index, bytes, offset: offset)
     }
-    writeRecord(index, record.bytes, offset: record.offset)
   }
 
   /// The record is on stable storage, or there is none to write: the change takes force on every shard with the unit's own
@@ -336,6 +342,7 @@ extension Shard {
   private func forgetCold(_ index: Int) {
     guard let state = cold.removeValue(forKey: index) else { return }
     if case .reservation(let change) = state, let port = ports[Int(commands[index].pointee.port)] {
+      port.export.endReservationRecord(isWritten: false)
       port.export.unit.abandon(change)
     }
   }

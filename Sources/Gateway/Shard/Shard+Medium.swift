@@ -215,11 +215,12 @@ extension Shard {
   }
 
   private func recordWritten(_ index: Int, _ result: Int32) {
-    guard result > 0, case .reservation? = cold[index] else {
+    let first = commands[index].pointee.firstPiece
+    guard first >= 0, result == Int32(pieces[Int(first)].pointee.diskLength), case .reservation? = cold[index] else {
       // `free` tells the unit that nothing has changed.
       return fail(index, configuration.deviceServer.sense(for: Disk.failure(code: min(result, -1), lba: 0)))
     }
-    ports[Int(commands[index].pointee.port)]?.export.didWriteReservationRecord()
+    ports[Int(commands[index].pointee.port)]?.export.endReservationRecord(isWritten: true)
     commitReservation(index)
   }
 

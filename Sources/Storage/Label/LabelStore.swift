@@ -56,9 +56,14 @@ public enum LabelStore {
   ) throws(RecordError) -> (record: Record, nextSlot: Int) {
     let slots = (0...1).map { slot in
       let offset = LabelArea.offset(of: kind, slot: slot, diskBytes: diskBytes)
-      return readBytes(fd: fd, offset: offset, count: Int(kind.slotBytes)) ?? []
+      return readBytes(fd: fd, offset: offset, count: Int(kind.slotBytes))
     }
-    return try Record.newest(slots, kind: kind, disk: disk)
+    do throws(RecordError) {
+      return try Record.newest(slots.map { $0 ?? [] }, kind: kind, disk: disk)
+    } catch {
+      // What could not be read is not known to be absent: a disk must not be taken for a blank one because of it.
+      throw error == .absent && slots.contains(nil) ? .damaged : error
+    }
   }
 
   /// Writes a record to a slot and waits until it is on stable storage. Returns 0 or a negative errno.
@@ -67,12 +72,14 @@ public enum LabelStore {
       record.encode(), fd: fd, offset: LabelArea.offset(of: record.kind, slot: slot, diskBytes: diskBytes))
   }
 
-  /// Writes `label` to both slots of a disk that has none, and clears the reservations of whoever had it before.
-  public static func initialize(_ label: Label, fd: Int32) -> Int32 {
+  /// Writes `label` to both slots of a disk that has none, and before it its reservations (into slot 0), in place of those
+  /// of whoever had the disk before: a label that is there has its reservations.
+  public static func initialize(_ label: Label, reservations: Record? = nil, fd: Int32) -> Int32 {
     let zeroes = [UInt8](repeating: 0, count: Int(LabelArea.alignment))
     for slot in 0...1 {
+      let bytes = slot == 0 ? reservations?.encode() ?? zeroes : zeroes
       let code = writeBytes(
-        zeroes, fd: fd, offset: LabelArea.offset(of: .reservations, slot: slot, diskBytes: label.diskBytes))
+        bytes, fd: fd, offset: LabelArea.offset(of: .reservations, slot: slot, diskBytes: label.diskBytes))
       guard code == 0 else { return code }
     }
     for slot in 0...1 {
