@@ -28,7 +28,12 @@ int system_open_disk(const char *path, int writable, int exclusive, int direct) 
   int flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
   if (exclusive) flags |= O_EXCL;
   if (direct) flags |= O_DIRECT;
-  return result(open(path, flags));
+  int fd = open(path, flags);
+  if (fd < 0) return -errno;
+  // Only the open must not wait. Where a file cannot do without waiting, io_uring would answer EAGAIN to a descriptor
+  // that forbids it.
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+  return fd;
 }
 
 int64_t system_disk_bytes(int fd) {
@@ -97,6 +102,7 @@ const uint32_t system_rwf_dsync = RWF_DSYNC;
 
 int system_listen(const void *address, unsigned length, int v6_only) {
   const struct sockaddr *to = address;
+  // Not blocking: a connection may be gone again before it is accepted.
   int fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return -errno;
   int one = 1;

@@ -10,7 +10,7 @@ final class LoopWatch: Sendable {
   private let names = Mutex<[Int32: String]>([:])
   private let vanished: @Sendable (String) -> Void
 
-  /// - Parameter vanished: called with the device's sysfs name, on the watch's thread.
+  /// - Parameter vanished: called with the device's sysfs name, on the watch's thread or one of its own.
   init(vanished: @escaping @Sendable (String) -> Void) {
     self.vanished = vanished
     descriptor = inotify_init1(Int32(IN_CLOEXEC))
@@ -24,8 +24,10 @@ final class LoopWatch: Sendable {
   func add(path: String, name: String) {
     let watch = inotify_add_watch(descriptor, path, UInt32(IN_CLOSE_WRITE | IN_CLOSE_NOWRITE))
     if watch >= 0 { names.withLock { $0[watch] = name } }
-    // It may have happened before the watch was there.
-    if Self.isBeingDetached(name) { vanished(name) }
+    // It may have happened before the watch was there. On another thread: whoever adds a disk holds the lock that is taken
+    // when one vanishes.
+    guard Self.isBeingDetached(name) else { return }
+    startThread(name: "loop watch") { [vanished] in vanished(name) }
   }
 
   func remove(name: String) {

@@ -47,6 +47,8 @@ extension Provisioner {
     work.withLock { _ in
       for (device, verdict) in verdicts where verdict == .labelled { apply(verdict, to: device) }
       for (device, verdict) in verdicts where verdict != .labelled { apply(verdict, to: device) }
+      // The start may have gone on without them.
+      publish(changed: true)
     }
   }
 

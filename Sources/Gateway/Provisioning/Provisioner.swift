@@ -279,7 +279,7 @@ final class Provisioner: Sendable {
           advice: isCopy ? nil : "gatewayd disks adopt \(opening.disk.path) --wipe (discards what is on it)")
       }
       state.numbers[label.disk] = label.lun
-      state.nextLUN = max(state.nextLUN, label.nextLUN, label.lun + 1)
+      state.nextLUN = min(max(state.nextLUN, label.nextLUN, label.lun + 1), Self.lunMax)
     }
     let export = try opening.export(lun: label.lun, uuid: label.disk, registry: registry)
     add(export, entry(opening, key: key))
@@ -306,14 +306,16 @@ final class Provisioner: Sendable {
       byteCount: opening.disk.byteCount, device: opening.device, verdict: .exported)
   }
 
-  /// A LUN number that no disk of the cluster has or had.
+  private static let lunMax: UInt16 = 0x3FFF
+
+  /// A LUN number that no disk of the cluster has or had; after the last one, the lowest that is free.
   func takeNumber() -> UInt16 {
     state.withLock { state in
       let taken = Set(state.entries.values.compactMap { $0.export?.unit.number }).union(state.numbers.values)
         .union(state.adopted.values.map(\.lun))
       var number = state.nextLUN
-      while taken.contains(number) { number += 1 }
-      state.nextLUN = number + 1
+      while taken.contains(number) { number = number < Self.lunMax ? number + 1 : 0 }
+      state.nextLUN = min(number + 1, Self.lunMax)
       return number
     }
   }

@@ -176,6 +176,8 @@ final class Shard {
 
   /// Takes a new snapshot: ports for what came, the end for what went.
   func adopt(_ map: ExportMap) {
+    // Two threads may publish at a time: what comes late is old.
+    guard map.generation >= self.map.generation else { return }
     self.map = map
     for index in ports.indices {
       guard let port = ports[index], !port.isRemoved else { continue }
