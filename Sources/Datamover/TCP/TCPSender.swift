@@ -124,8 +124,9 @@ public struct TCPSender: ~Copyable {
     var buffer: Buffer?
     /// Told when the item is sent; 0: nobody.
     var notice: UInt32
-    /// Bytes of the payload already cut, for runs of data.
+    /// Bytes of the payload already cut, for runs of data, and the most of one PDU: as it was when the run was numbered.
     var cut: Int = 0
+    var segmentBytes: Int = 0
     /// A run of Data-In rather than one PDU.
     var isRun: Bool
     var statusFlags: UInt32 = 0
@@ -136,6 +137,8 @@ public struct TCPSender: ~Copyable {
   private var items: [Item] = []
   private var head = 0
   private var notices: [UInt32] = []
+  /// Bytes of control payloads that wait.
+  private var ownedBytes = 0
   /// The message in flight.
   private var batch: SendBatch?
   private let fd: Int32
@@ -151,6 +154,12 @@ public struct TCPSender: ~Copyable {
     self.token = token
   }
 
+  /// What waits at most before nothing more is received: requests whose answers are not taken would pile up without bound.
+  private static let itemsMax = 4096
+  private static let ownedBytesMax = 1 << 20
+
+  /// Whether more requests may be received.
+  public var mayQueue: Bool { items.count - head < Self.itemsMax && ownedBytes < Self.ownedBytesMax }
   public var isInFlight: Bool { batch != nil }
   public var hasWaiting: Bool { head < items.count }
   public var isIdle: Bool { batch == nil && head >= items.count }
@@ -164,6 +173,7 @@ public struct TCPSender: ~Copyable {
       data.withUnsafeBytes { copy.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
       item.payload = UnsafeRawPointer(copy)
       item.ownsPayload = true
+      ownedBytes += data.count
     }
     items.append(item)
   }
@@ -185,12 +195,14 @@ public struct TCPSender: ~Copyable {
     item.header.word0 &= 0xFF00_FF00
     item.header.bufferOffset = offset
     item.header.dataSN = dataSN
+    item.segmentBytes = segmentBytesMax & ~3
+    let segmentBytes = item.segmentBytes
     items.append(item)
-    if count <= segmentBytesMax, Int(offset) % burst + count <= burst { return dataSN &+ 1 }
+    if count <= segmentBytes, Int(offset) % burst + count <= burst { return dataSN &+ 1 }
     var pdus: UInt32 = 0
     var done = 0
     while done < count {
-      done += cutLength(at: Int(offset) + done, left: count - done)
+      done += cutLength(at: Int(offset) + done, left: count - done, segmentBytes)
       pdus += 1
     }
     return dataSN &+ pdus
@@ -199,8 +211,8 @@ public struct TCPSender: ~Copyable {
   private var burst: Int { burstBytesMax & ~3 }
 
   /// Length of the PDU at a transfer offset: no more than the initiator takes, not over the end of a burst.
-  private func cutLength(at offset: Int, left: Int) -> Int {
-    min(left, segmentBytesMax & ~3, burst - offset % burst)
+  private func cutLength(at offset: Int, left: Int, _ segmentBytes: Int) -> Int {
+    min(left, segmentBytes, burst - offset % burst)
   }
 
   /// Puts what is queued into a message and submits it, unless one is in flight.
@@ -240,7 +252,7 @@ public struct TCPSender: ~Copyable {
     while items[head].cut < count {
       guard batch.hasRoom else { return false }
       let cut = items[head].cut
-      let length = cutLength(at: Int(start) + cut, left: count - cut)
+      let length = cutLength(at: Int(start) + cut, left: count - cut, items[head].segmentBytes)
       header.bufferOffset = start + UInt32(cut)
       header.dataSegmentLength = length
       header.dataSN = items[head].header.dataSN
@@ -268,7 +280,10 @@ public struct TCPSender: ~Copyable {
     head += 1
     if let buffer = item.buffer { batch.buffers.append(buffer) }
     if item.notice != 0 { batch.notices.append(item.notice) }
-    if item.ownsPayload { batch.owned.append(UnsafeMutableRawPointer(mutating: item.payload!)) }
+    if item.ownsPayload {
+      batch.owned.append(UnsafeMutableRawPointer(mutating: item.payload!))
+      ownedBytes -= item.count
+    }
   }
 
   /// The message in flight is done: gives its buffers back and adds its notices to `notices`.

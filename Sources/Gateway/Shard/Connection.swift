@@ -69,6 +69,8 @@ final class Connection {
   var firstCommand: Int32 = -1
   var commandCount = 0
   var lastHeardAt: UInt64
+  /// When the message in flight was submitted.
+  var sendingSince: UInt64 = 0
   /// When the ping in flight was sent; 0: none.
   var pingedAt: UInt64 = 0
   var pingTag: UInt32 = 0

@@ -24,7 +24,7 @@ extension Shard {
 
   func armReceive(_ connection: Connection) {
     guard !connection.isReceiving, !connection.isStarved, connection.isOpen, connection.phase != .settling,
-      !connection.closesAfterSend
+      !connection.closesAfterSend, connection.sender.mayQueue
     else {
       return
     }
@@ -158,5 +158,7 @@ extension Shard {
       return close(connection, result < 0 ? String(cString: strerror(-result)) : "the initiator stopped receiving")
     }
     if connection.sender.hasWaiting || connection.closesAfterSend { touch(connection) }
+    // It may have stopped because the initiator did not take its answers.
+    armReceive(connection)
   }
 }

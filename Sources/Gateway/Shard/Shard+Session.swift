@@ -333,6 +333,10 @@ extension Shard {
   /// A silent initiator is asked for a sign of life, and dropped if it gives none.
   private func runPing(_ connection: Connection) {
     let interval = configuration.nopIntervalNs
+    // It may speak and yet take nothing, which holds buffers that others wait for.
+    if connection.sender.isInFlight, connection.sendingSince + 2 * interval <= now {
+      return close(connection, "it has taken no data for \((now - connection.sendingSince) / 1_000_000_000) s")
+    }
     if connection.pingedAt != 0, connection.lastHeardAt > connection.pingedAt { connection.pingedAt = 0 }
     if connection.pingedAt != 0 {
       let deadline = connection.pingedAt + interval

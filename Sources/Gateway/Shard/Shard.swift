@@ -156,6 +156,7 @@ final class Shard {
 
   func flush(_ connection: Connection) {
     guard connection.phase != .closing else { return }
+    if !connection.sender.isInFlight { connection.sendingSince = now }
     connection.sender.flush(
       ring: ring, batches: batches, expCmdSN: connection.window.expCmdSN.value,
       maxCmdSN: connection.window.maxCmdSN.value)
