@@ -137,9 +137,15 @@ public final class DiskQueue {
     }
   }
 
-  /// Call with the result of every flush and write-through, so that a failure is never followed by a silent success.
-  public func noteStableResult(_ result: Int32) {
-    if result < 0, result != -ECANCELED, result != -EINVAL { disk.noteLostWrites() }
+  /// Call with the failure of every flush and write-through, so that it is never followed by a silent success.
+  /// - Parameter isFlush: else it is a write, which may also be refused before anything is lost.
+  public func noteStableResult(_ result: Int32, isFlush: Bool) {
+    switch -result {
+    case ECANCELED, EINVAL, ENOTRECOVERABLE: return
+    case ENOSPC, EDQUOT, EROFS, EPERM, EACCES, EAGAIN, ENOMEM: if !isFlush { return }
+    default: break
+    }
+    disk.noteLostWrites()
   }
 
   private static func perform(

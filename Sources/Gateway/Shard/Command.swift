@@ -59,6 +59,10 @@ struct Command {
   var outstandingR2T: UInt16 = 0
 
   var isAborted = false
+  /// Aborted while the disk had something of it: counted with its port.
+  var isQuarantined = false
+  /// It waits for its range to be its own.
+  var awaitsRange = false
   /// Its hold on the range is in force on every shard.
   var isExclusive = false
   var hasFailed = false
@@ -69,8 +73,8 @@ struct Command {
   var hold: UInt64 = 0
   /// Progress of a `simple` or `collect` operation, in blocks.
   var cursor: UInt64 = 0
-  /// When it came, monotonic nanoseconds.
-  var startedAt: UInt64 = 0
+  /// When it came, a disk took something of it or gave something back, or data came for it; monotonic nanoseconds.
+  var progressedAt: UInt64 = 0
 }
 
 /// A part of a command's data with a buffer of its own: what a disk request and a Data-In run or R2T sequence share.
@@ -98,6 +102,10 @@ struct Piece {
   var second: Buffer?
   /// Which request of several the disk has in hand.
   var step: UInt8 = 0
+  /// The request that the disk has in hand promises stable storage.
+  var promisesStable = false
+  /// A data segment is being received into its buffer: the receiver, or the kernel, writes there.
+  var isReceiving = false
   /// Place in the transfer, bytes for the initiator, bytes for the disk.
   var offset: UInt64 = 0
   var length: UInt32 = 0
@@ -133,6 +141,9 @@ final class UnitPort {
   let blockShift: UInt64
   /// Commands that use it.
   var commands = 0
+  /// Of these the aborted ones that the disk does not give back.
+  var quarantined = 0
+  static let quarantinedMax = 64
   var isRemoved = false
   var readCommands: UInt64 = 0
   var writeCommands: UInt64 = 0

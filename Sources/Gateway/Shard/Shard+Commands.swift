@@ -38,7 +38,8 @@ extension Shard {
       if !header.isImmediate { connection.window.release() }
       return reject(connection, header, .protocolError)  // discovery sessions carry no SCSI (RFC 7143 §4.3)
     }
-    guard !isDropped, let index = commands.take() else {
+    // Immediate commands take no place of the window: they are bounded here.
+    guard !isDropped, connection.commandCount < 2 * Int(connection.window.depth), let index = commands.take() else {
       if let immediate { pool.give(immediate) }
       if !header.isImmediate { connection.window.release() }
       return refuse(connection, header, .taskSetFull)
@@ -59,7 +60,7 @@ extension Shard {
     command.pointee.expected = header.expectedDataTransferLength
     command.pointee.expectsUnsolicited = command.pointee.isWrite && !header.isFinal
     command.pointee.unsolicited = UInt32(header.dataSegmentLength)
-    command.pointee.startedAt = now
+    command.pointee.progressedAt = now
     link(index, connection)
     if header.dataSegmentLength > Int(header.expectedDataTransferLength) || header.additionalHeaderBytes > 0
       || header.dataSegmentLength > 0 && !connection.parameters.immediateData
@@ -106,6 +107,11 @@ extension Shard {
       guard attach(index, unit) else {
         if let immediate { pool.give(immediate) }
         return fail(index, Sense(.illegalRequest, 0x2500))
+      }
+      // A disk that gives nothing back must not take the memory of all by way of commands that are tried again and again.
+      if ports[Int(commands[index].pointee.port)]!.quarantined >= UnitPort.quarantinedMax {
+        if let immediate { pool.give(immediate) }
+        return finish(index, .busy, transferred: 0, actual: 0)
       }
       return start(operation, index, immediate)
     case .dataOut(let byteCount):
@@ -335,6 +341,7 @@ extension Shard {
     commands.give(index)
     if port >= 0, let unitPort = ports[Int(port)] {
       unitPort.commands -= 1
+      if commands[index].pointee.isQuarantined { unitPort.quarantined -= 1 }
       if unitPort.isRemoved { disposeIfUnused(Int(port)) }
     }
   }

@@ -108,7 +108,6 @@ extension Shard {
     if case .reservation? = cold[index] { return recordWritten(index, result) }
     switch command.pointee.operation.kind {
     case .flush:
-      port.queue.noteStableResult(result)
       guard result >= 0 else { return failMedium(index, result, lba: 0) }
       finish(index, .good, transferred: 0, actual: 0)
     case .verify:
@@ -347,6 +346,10 @@ extension Shard {
     let port = ports[Int(command.pointee.port)]!
     let range = diskRange(index)
     let hold = port.export.holds.addExclusive(range)
+    if !command.pointee.awaitsRange {
+      command.pointee.awaitsRange = true
+      command.pointee.progressedAt = now
+    }
     guard hold != 0 else {
       parkedCommands.append((index, command.pointee.generation))
       return scheduleTick(at: now + 20_000_000)
@@ -370,6 +373,7 @@ extension Shard {
     let command = commands[index]
     guard command.pointee.generation == generation, !command.pointee.isAborted else { return }
     command.pointee.isExclusive = true
+    command.pointee.awaitsRange = false
     if command.pointee.operation.kind == .orWrite { advanceWrite(index) } else { readForCompareAndWrite(index) }
   }
 

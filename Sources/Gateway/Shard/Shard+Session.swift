@@ -292,9 +292,10 @@ extension Shard {
     connection.placement = .none
     switch placement {
     case .immediate(let buffer): pool.give(buffer)
-    case .piece(let number, let generation):
+    case .piece(let number, _):
+      pieces[number].pointee.isReceiving = false
       let index = Int(pieces[number].pointee.command)
-      if pieces[number].pointee.generation == generation, commands[index].pointee.isAborted { finishAborted(index) }
+      if commands[index].pointee.isAborted { finishAborted(index) }
     case .none, .control, .dropped: break
     }
   }

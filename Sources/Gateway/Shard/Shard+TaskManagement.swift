@@ -140,7 +140,6 @@ extension Shard {
   private func abort(_ index: Int) {
     let command = commands[index]
     guard !command.pointee.isAborted else { return }
-    let isReceiving = isReceivingInto(index)
     command.pointee.isAborted = true
     if let connection = connections[Int(command.pointee.connection)] {
       if command.pointee.holdsWindow { connection.window.release() }
@@ -148,24 +147,23 @@ extension Shard {
       unlink(index, connection)
     }
     command.pointee.connection = -1
+    if command.pointee.diskCount > 0, let port = ports[Int(command.pointee.port)] {
+      command.pointee.isQuarantined = true
+      port.quarantined += 1
+    }
     if command.pointee.diskCount > 0, command.pointee.operation.isWriting, command.pointee.hold == 0,
       let port = ports[Int(command.pointee.port)]
     {
       command.pointee.hold = port.export.holds.add(diskRange(index))
     }
-    // What the receiver fills stays until the segment is complete; the end of the PDU finds the command aborted.
-    if !isReceiving { finishAborted(index) }
+    finishAborted(index)
   }
 
   /// The end of an aborted command, if nobody has a part of it any more.
   func finishAborted(_ index: Int) {
     let command = commands[index]
-    guard command.pointee.isAborted, command.pointee.diskCount == 0 else { return }
-    var current = command.pointee.firstPiece
-    while current >= 0 {
-      if pieces[Int(current)].pointee.state == .sending { return }
-      current = pieces[Int(current)].pointee.next
-    }
+    // What the receiver fills stays until the segment is complete; the end of the PDU finds the command aborted.
+    guard command.pointee.isAborted, command.pointee.diskCount == 0, !isMoving(index) else { return }
     let generation = command.pointee.generation
     free(index)
     guard !drains.isEmpty else { return }
@@ -194,8 +192,9 @@ extension Shard {
     while connection.firstCommand >= 0 { abort(Int(connection.firstCommand)) }
   }
 
-  /// A command that its disk has not finished by its deadline is answered with an error; what the disk still has in hand
-  /// stays quarantined until it comes back.
+  /// A command that its disk, or those who hold its range, keep waiting beyond the deadline is answered with an error;
+  /// what the disk still has in hand stays quarantined until it comes back. So is one whose initiator was asked for data
+  /// and sends none: its buffers are others' too.
   func runCommandDeadlines() {
     guard configuration.ioDeadlineNs > 0, commands.count > 0 else { return }
     var next = UInt64.max
@@ -204,9 +203,19 @@ extension Shard {
       while current >= 0 {
         let index = Int(current)
         current = commands[index].pointee.next
-        guard commands[index].pointee.diskCount > 0 else { continue }
-        let deadline = commands[index].pointee.startedAt + configuration.ioDeadlineNs
-        if deadline <= now { giveUp(index, connection) } else { next = min(next, deadline) }
+        let command = commands[index]
+        let deadline = command.pointee.progressedAt + configuration.ioDeadlineNs
+        if deadline > now {
+          next = min(next, deadline)
+        } else if command.pointee.diskCount > 0 || command.pointee.awaitsRange {
+          giveUp(index, connection)
+        } else if command.pointee.outstandingR2T > 0 {
+          note(index, Sense(.abortedCommand, 0x4B00))  // DATA PHASE ERROR
+          failIfQuiet(index)
+          next = min(next, now + configuration.ioDeadlineNs)
+        } else {
+          next = min(next, now + configuration.ioDeadlineNs)
+        }
       }
     }
     if next != .max { scheduleTick(at: next) }

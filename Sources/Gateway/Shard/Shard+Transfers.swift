@@ -162,11 +162,14 @@ extension Shard {
   private func advanceRead(_ index: Int) {
     let command = commands[index]
     let mask = UInt64(1) << ports[Int(command.pointee.port)]!.blockShift - 1
-    while command.pointee.issued < command.pointee.limit, command.pointee.pieceCount < Int32(Self.readPiecesMax) {
+    // Nothing behind a piece that waits for its buffer: it would hold one that cannot be sent before.
+    while command.pointee.issued < command.pointee.limit, command.pointee.pieceCount < Int32(Self.readPiecesMax),
+      command.pointee.lastPiece < 0 || pieces[Int(command.pointee.lastPiece)].pointee.state != .waiting
+    {
       let length = min(UInt64(BufferPool.pieceBytes), command.pointee.limit - command.pointee.issued)
       guard let number = appendPiece(index, offset: command.pointee.issued, length: Int(length)) else {
         // The table is full: with pieces under way the next one's end continues, else the command must end.
-        if command.pointee.pieceCount == 0 { finish(index, .taskSetFull, transferred: 0, actual: 0) }
+        if command.pointee.pieceCount == 0 { fail(index, Sense(.abortedCommand, 0x5500)) }
         return
       }
       command.pointee.issued += length
@@ -239,8 +242,9 @@ extension Shard {
       }
       return finishRead(index, connection)
     }
-    advanceRead(index)
+    // What is read already goes out first: starting more may end the command.
     sendReady(index)
+    advanceRead(index)
   }
 
   // MARK: Initiator to medium
@@ -287,9 +291,12 @@ extension Shard {
   /// Takes what is complete to the disk, and asks for more data.
   func advanceWrite(_ index: Int) {
     let command = commands[index]
+    // Data-Out may be said to belong to any command: only these two plans take any.
     guard !command.pointee.isAborted, !command.pointee.hasFailed,
+      command.pointee.plan == .streamOut || command.pointee.plan == .collect,
       let connection = connections[Int(command.pointee.connection)]
     else { return }
+    let generation = command.pointee.generation
     var current = command.pointee.firstPiece
     while current >= 0 {
       let number = Int(current)
@@ -299,8 +306,11 @@ extension Shard {
       if piece.pointee.received == piece.pointee.length {
         // May end the command: nothing of it is touched after.
         if command.pointee.plan == .collect { return collected(index, number) }
+        let isShared = !command.pointee.isExclusive
         writePiece(number, index)
-        if !command.pointee.isExclusive, command.pointee.operation.kind == .orWrite { return }
+        // ORWRITE waits for its range, or has gone on by itself; a comparison without a buffer has ended its command.
+        if isShared, command.pointee.operation.kind == .orWrite { return }
+        guard command.pointee.generation == generation, !command.pointee.hasFailed else { return }
         continue
       }
       if command.pointee.expectsUnsolicited { return }
@@ -308,15 +318,26 @@ extension Shard {
     }
     while command.pointee.issued < command.pointee.limit, !command.pointee.expectsUnsolicited,
       Int(command.pointee.outstandingR2T) < connection.parameters.maxOutstandingR2T,
-      command.pointee.pieceCount < Int32(Self.readPiecesMax)
+      command.pointee.pieceCount < Int32(Self.readPiecesMax), isSolicitedInFull(command.pointee.lastPiece)
     {
       let length = Int(min(UInt64(BufferPool.pieceBytes), command.pointee.limit - command.pointee.issued))
-      guard let number = appendPiece(index, offset: command.pointee.issued, length: length) else { return }
+      guard let number = appendPiece(index, offset: command.pointee.issued, length: length) else {
+        // With pieces under way the next one's end continues, else nothing would.
+        if command.pointee.pieceCount == 0 { fail(index, Sense(.abortedCommand, 0x5500)) }
+        return
+      }
       command.pointee.issued += UInt64(length)
       pieces[number].pointee.state = .collecting
       guard equip(number, bytes: length) else { return }
       solicit(number, index, connection)
     }
+  }
+
+  /// Whether all of a piece has been asked for (-1: there is none): R2Ts go out in the order of their offsets
+  /// (DataSequenceInOrder, RFC 7143 §13.19), and nothing is asked for behind a piece that waits for its buffer.
+  @inline(__always)
+  private func isSolicitedInFull(_ number: Int32) -> Bool {
+    number < 0 || pieces[Int(number)].pointee.solicitedEnd == pieces[Int(number)].pointee.length
   }
 
   /// Sends an R2T for the next part of a piece.
@@ -381,10 +402,11 @@ extension Shard {
     guard let (number, start) = pieceFor(connection, header) else { return connection.receiver.place(at: nil) }
     let piece = pieces[number]
     connection.placement = .piece(index: number, generation: piece.pointee.generation)
+    piece.pointee.isReceiving = true
     connection.receiver.place(at: piece.pointee.buffer!.base + Int(start))
   }
 
-  /// The piece that a Data-Out fills, and where; nil if it is to be dropped. A violation closes the connection.
+  /// The piece that a Data-Out fills, and where; nil if it is to be dropped. A violation ends the command.
   private func pieceFor(_ connection: Connection, _ header: BasicHeaderSegment) -> (Int, UInt32)? {
     header.targetTransferTag == BasicHeaderSegment.reservedTag
       ? unsolicitedPiece(connection, header) : solicitedPiece(connection, header)
@@ -454,11 +476,13 @@ extension Shard {
   func dataOut(_ connection: Connection, _ header: BasicHeaderSegment) {
     let placement = connection.placement
     connection.placement = .none
-    if case .piece(let number, let generation) = placement, pieces[number].pointee.generation == generation,
-      commands[Int(pieces[number].pointee.command)].pointee.isAborted
-    {
+    if case .piece(let number, _) = placement {
+      // It cannot have been freed: nothing is while it is received into.
+      pieces[number].pointee.isReceiving = false
+      let index = Int(pieces[number].pointee.command)
       // Aborted while its data came in: now it can go.
-      return finishAborted(Int(pieces[number].pointee.command))
+      if commands[index].pointee.isAborted { return finishAborted(index) }
+      commands[index].pointee.progressedAt = now
     }
     if header.targetTransferTag == BasicHeaderSegment.reservedTag {
       if case .piece = placement { return unsolicitedDataOut(connection, header, isPlaced: true) }
@@ -475,7 +499,10 @@ extension Shard {
     piece.pointee.expectedDataSN &+= 1
     let isComplete = piece.pointee.received == piece.pointee.solicitedEnd
     guard header.isFinal == isComplete else { return violation(connection, index, "F bit where the R2T does not end") }
-    guard isComplete else { return }
+    guard isComplete else {
+      if commands[index].pointee.hasFailed { failIfQuiet(index) }
+      return
+    }
     commands[index].pointee.outstandingR2T -= 1
     if commands[index].pointee.hasFailed { failIfQuiet(index) } else { advanceWrite(index) }
   }
@@ -507,6 +534,8 @@ extension Shard {
     let index = Int(pieces[number].pointee.command)
     let port = ports[Int(commands[index].pointee.port)]!
     pieces[number].pointee.state = .disk
+    pieces[number].pointee.promisesStable = operation == .writeThrough || operation == .flush
+    if commands[index].pointee.diskCount == 0 { commands[index].pointee.progressedAt = now }
     commands[index].pointee.diskCount += 1
     if !port.export.holds.isEmpty, operation != .flush,
       port.export.holds.conflicts(offset..<offset + UInt64(max(count, 1)), except: commands[index].pointee.hold)
@@ -528,6 +557,11 @@ extension Shard {
     let index = Int(piece.pointee.command)
     let command = commands[index]
     command.pointee.diskCount -= 1
+    command.pointee.progressedAt = now
+    // Also of a command that is aborted: the kernel tells of a failed flush once.
+    if piece.pointee.promisesStable, result < 0 {
+      ports[Int(command.pointee.port)]!.queue.noteStableResult(result, isFlush: command.pointee.plan == .simple)
+    }
     if command.pointee.isAborted {
       freePiece(number)
       return finishAborted(index)
@@ -591,9 +625,6 @@ extension Shard {
     let piece = pieces[number]
     let command = commands[index]
     let port = ports[Int(command.pointee.port)]!
-    if command.pointee.operation.forceUnitAccess, command.pointee.plan == .streamOut {
-      port.queue.noteStableResult(result < 0 ? result : -EIO)
-    }
     // Less than asked for without an error: the disk ends here.
     let lba = command.pointee.operation.lba + piece.pointee.offset >> port.blockShift
     let failure = result < 0 ? Disk.failure(code: result, lba: lba) : .medium(lba: lba)
@@ -611,22 +642,19 @@ extension Shard {
   func failIfQuiet(_ index: Int) {
     let command = commands[index]
     guard command.pointee.diskCount == 0 else { return }
-    var current = command.pointee.firstPiece
-    while current >= 0 {
-      if pieces[Int(current)].pointee.state == .sending { return }
-      current = pieces[Int(current)].pointee.next
-    }
-    guard !isReceivingInto(index) else { return }
+    guard !isMoving(index) else { return }
     fail(index, command.pointee.failure)
   }
 
-  /// Whether a data segment of this command is being received right now.
-  func isReceivingInto(_ index: Int) -> Bool {
-    guard commands[index].pointee.connection >= 0,
-      let connection = connections[Int(commands[index].pointee.connection)],
-      case .piece(let number, let generation) = connection.placement
-    else { return false }
-    return pieces[number].pointee.generation == generation && Int(pieces[number].pointee.command) == index
+  /// Whether the sender or the receiver has a piece of this command in hand.
+  func isMoving(_ index: Int) -> Bool {
+    var current = commands[index].pointee.firstPiece
+    while current >= 0 {
+      let piece = pieces[Int(current)]
+      if piece.pointee.state == .sending || piece.pointee.isReceiving { return true }
+      current = piece.pointee.next
+    }
+    return false
   }
 }
 

@@ -126,16 +126,21 @@ final class Shard {
     }
   }
 
-  /// What follows from a batch: retries, timers, and one message per connection.
+  /// What follows from a batch: retries, timers, and one message per connection. A flush may end a connection, whose
+  /// buffers and ranges others wait for: so they are asked again until nothing was flushed.
   private func afterBatch() {
-    if pool.isShort { retryBufferWaiters() }
-    if mayUnpark { unpark() }
-    if !quietWaiters.isEmpty { checkQuiet() }
     if let tick = nextTick, tick <= now { runTimers() }
-    while let connection = dirty.popLast() {
-      connection.isDirty = false
-      flush(connection)
-    }
+    var hasFlushed: Bool
+    repeat {
+      if pool.isShort { retryBufferWaiters() }
+      if mayUnpark { unpark() }
+      if !quietWaiters.isEmpty { checkQuiet() }
+      hasFlushed = !dirty.isEmpty
+      while let connection = dirty.popLast() {
+        connection.isDirty = false
+        flush(connection)
+      }
+    } while hasFlushed
     if !starved.isEmpty {
       let retry = starved
       starved = []

@@ -1,0 +1,166 @@
+"""Transfers that do not go as they should: too many at once, cut off in the middle, never taken, never sent."""
+
+import concurrent.futures
+import contextlib
+import os
+import struct
+import time
+import unittest
+
+from harness import initiator, scsi
+from harness.case import GatewayCase
+from harness.initiator import DATA_OUT, FINAL, IMMEDIATE, NOP_OUT, PDU, RESERVED
+
+PIECE = 256 << 10
+
+
+def compare_and_write(lba, blocks=1):
+    return struct.pack(">BBQ3xBBB", 0x89, 0, lba, blocks, 0, 0)
+
+
+def data_out(r2t, data, offset, number=0, is_final=True):
+    """A Data-Out for an R2T: `offset` within what it asks for."""
+    pdu = PDU(DATA_OUT, FINAL if is_final else 0, data)
+    pdu.header[8:16] = r2t.header[8:16]
+    pdu.tag, pdu.transfer_tag = r2t.tag, r2t.transfer_tag
+    return pdu.put(36, number).put(40, r2t.word(40) + offset)
+
+
+class Transfers(GatewayCase):
+    def session(self, gateway, name, **keys):
+        session = self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:{name}", keys=keys))
+        session.ready()
+        return session
+
+    def test_more_reads_than_memory(self):
+        """Reads that together need many times the memory there is are all answered"""
+        gateway = self.start("slow:64M:3", settings='[limits]\nmemory = "16M"\n', arguments=["--threads", "1"])
+        sessions = [self.session(gateway, f"reader-{i}") for i in range(3)]
+        tags = {s: [s.begin(0, scsi.read16(0, 4096), read=2 << 20) for _ in range(120)] for s in sessions}
+
+        def finish(session):
+            for tag in tags[session]:
+                session.finish(tag, read=2 << 20, seconds=20).good()
+
+        with concurrent.futures.ThreadPoolExecutor(len(sessions)) as threads:
+            list(threads.map(finish, sessions))
+
+    def test_more_writes_than_memory(self):
+        """So are writes, whose R2Ts wait for memory"""
+        gateway = self.start(settings='[limits]\nmemory = "16M"\n', arguments=["--threads", "1"])
+        session = self.session(gateway, "writer", ImmediateData="No")
+        data = os.urandom(1 << 20) * 2
+        tags = [session.begin(0, scsi.write16(4096 * (i % 8), 4096), write=data) for i in range(48)]
+        for tag in tags:
+            session.finish(tag, write=data, seconds=20).good()
+        self.assertEqual(session.read(0, 4096, 4096).good().data, data)
+
+    def test_aborted_while_data_comes_in(self):
+        """Data of an aborted write lands in nobody else's buffer, whatever part of it the disk has in hand"""
+        gateway = self.start("slow:64M:400", arguments=["--threads", "1"])
+        first = self.session(gateway, "first", ImmediateData="No")
+        second = self.session(gateway, "second", ImmediateData="No")
+        length = min(first.target_segment, PIECE)
+        tag = first.begin(0, scsi.write16(0, 1024), write=bytes(2 * PIECE))
+        first._send_data(first.receive_for(tag), bytes(2 * PIECE))
+        # The disk has the first piece; the second stops in the middle of a PDU.
+        encoded = data_out(first.receive_for(tag), b"\xEE" * length, 0, is_final=length == PIECE).encode()
+        first.connection.send_bytes(encoded[:len(encoded) // 2])
+        time.sleep(0.1)
+        self.assertEqual(second.task_management(initiator.LUN_RESET, seconds=3), 0)
+        second.ready()
+        data = b"\x11" * PIECE
+        tag = second.begin(0, scsi.write16(8192, PIECE // 512), write=data)
+        r2t = second.receive_for(tag)
+        number, step = 0, min(second.target_segment, PIECE - 4096)
+        for offset in range(0, PIECE - 4096, step):
+            part = min(step, PIECE - 4096 - offset)
+            second.connection.send(data_out(r2t, data[:part], offset, number, False))
+            number += 1
+        time.sleep(0.1)
+        first.connection.send_bytes(encoded[len(encoded) // 2:])
+        time.sleep(0.1)
+        second.connection.send(data_out(r2t, data[:4096], PIECE - 4096, number))
+        second.finish(tag).good()
+        self.assertEqual(second.read(0, 8192, PIECE // 512).good().data, data)
+
+    def test_order_of_r2ts(self):
+        """R2Ts come in the order of their offsets, also with several outstanding (RFC 7143 §13.19)"""
+        gateway = self.start()
+        session = self.session(gateway, "orderly", ImmediateData="No", MaxOutstandingR2T="4", MaxBurstLength="65536")
+        data = os.urandom(1 << 20)
+        tag = session.begin(0, scsi.write16(0, 2048), write=data)
+        offsets = []
+        while True:
+            pdu = session.receive_for(tag)
+            if pdu.opcode != initiator.R2T:
+                break
+            offsets.append(pdu.word(40))
+            session._send_data(pdu, data)
+        self.assertEqual(pdu.status, scsi.GOOD)
+        self.assertEqual(offsets, sorted(offsets))
+        self.assertEqual(session.read(0, 0, 2048).good().data, data)
+
+    def test_answers_not_taken(self):
+        """An initiator that asks and never reads an answer takes no memory without bound"""
+        gateway = self.start(settings="[timeouts]\nnop-interval = 1\n")
+        other = self.session(gateway, "other")
+        session = self.session(gateway, "deaf")
+        before = self.resident(gateway)
+        session.connection.socket.settimeout(0.5)
+        pdu = PDU(NOP_OUT | IMMEDIATE, FINAL, bytes(min(session.target_segment, PIECE)))
+        pdu.tag, pdu.transfer_tag = 1, RESERVED
+        encoded = pdu.put(24, session.cmd_sn).encode()
+        with contextlib.suppress(OSError):
+            for _ in range((400 << 20) // len(encoded)):
+                session.connection.send_bytes(encoded)
+        self.assertLess(self.resident(gateway) - before, 64 << 10, "KiB more")
+        other.read(0, 0, 8).good()
+
+    def resident(self, gateway):
+        with open(f"/proc/{gateway.pid}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+    def test_compare_and_write_behind_a_hung_write(self):
+        """COMPARE AND WRITE of blocks that a hung disk is writing is answered by the deadline too"""
+        gateway = self.start("faulty:64M:hang=0+8", settings="[timeouts]\nio-deadline = 1\n")
+        session = self.session(gateway, "careful")
+        hung = session.begin(0, scsi.write16(0, 1), write=bytes(512))
+        tag = session.begin(0, compare_and_write(0), write=bytes(1024))
+        self.assertEqual(session.finish(hung, seconds=4).status, scsi.CHECK_CONDITION)
+        self.assertEqual(session.finish(tag, seconds=4).status, scsi.CHECK_CONDITION)
+        session.read(0, 1024, 8).good()
+
+    def test_aborts_of_a_hung_disk(self):
+        """Commands that a hung disk swallows and their initiator aborts again and again leave memory for the others"""
+        gateway = self.start("faulty:64M:hang=0+2048", "memory:64M", arguments=["--threads", "1"],
+                             settings='[limits]\nmemory = "64M"\n')
+        session = self.session(gateway, "patient")
+        session.ready(1)
+        for _ in range(6):
+            for _ in range(60):
+                session.begin(0, scsi.read16(0, 512), read=PIECE)
+            self.assertEqual(session.task_management(initiator.ABORT_TASK_SET, 0, seconds=4), 0)
+            session.pending.clear()
+        session.read(1, 0, 4096, seconds=2).good()
+        self.assertEqual(session.finish(session.begin(0, scsi.read16(0, 1), read=512), read=512).status, scsi.BUSY)
+
+    def test_data_never_sent(self):
+        """A write whose data does not come is ended; one that takes its time beside it is not"""
+        gateway = self.start(settings="[timeouts]\nio-deadline = 1\n")
+        session = self.session(gateway, "silent", ImmediateData="No")
+        silent = session.begin(0, scsi.write16(0, 8), write=bytes(4096))
+        slow = session.begin(0, scsi.write16(8, 16), write=bytes(8192))
+        session.receive_for(silent)
+        r2t = session.receive_for(slow)
+        for number in range(8):
+            session.connection.send(data_out(r2t, bytes(1024), 1024 * number, number, number == 7))
+            time.sleep(0.3)
+        session.finish(slow).good()
+        result = session.finish(silent, seconds=4)
+        self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.ABORTED_COMMAND))
+        session.read(0, 0, 8).good()
+
+
+if __name__ == "__main__":
+    unittest.main()
