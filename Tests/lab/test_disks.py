@@ -10,17 +10,28 @@ CAPACITY_CHANGED = re.compile("capacity data has changed", re.IGNORECASE)
 
 class Comings(SceneCase):
     def test_hot_plug(self):
-        """A disk plugged in becomes a LUN; the initiator's kernel hears that the LUNs have changed, and finds it"""
+        """A disk plugged in becomes a LUN, and a message (RFC 7143 §11.9) makes it the initiator's disk by itself"""
         self.target.start()
         (first,) = self.export("first")
         self.connect()
-        device = self.initiator.disk(first)
-        self.verify(device, count=20)
+        self.verify(self.initiator.disk(first), count=20)
+        (second,) = self.export("second")
+        self.verify(self.initiator.disk(second), count=100)
+        self.verify(self.initiator.disk(first), count=20)
+
+    def test_hot_plug_by_attention(self):
+        """An initiator that is deaf to messages hears REPORTED LUNS DATA HAS CHANGED (3F/0E) with its next command"""
+        self.target.start()
+        (first,) = self.export("first")
+        self.connect()
+        device, machine = self.initiator.disk(first), self.initiator.machine
+        machine.run("killall -STOP iscsid")
+        self.addCleanup(machine.attempt, "killall -CONT iscsid")
         (second,) = self.export("second")
         self.verify(device, count=20)
         self.assertRegex(self.initiator.kernel_log(), LUNS_CHANGED)
         self.assertFalse(self.initiator.has_disk(second))
-        self.initiator.rescan()
+        machine.run(f"echo '- - {second}' >$(ls -d /sys/class/scsi_host/host*/scan | tail -n 1)")
         self.verify(self.initiator.disk(second), count=100)
 
     def test_unplug_under_load(self):
@@ -119,16 +130,15 @@ class Belongings(SceneCase):
         self.assertEqual(self.target.verdict("used", "held")["verdict"], "held")
 
     def test_file_system(self):
-        """A disk with a file system is held; adopted whole it is exported as it is, and the initiator reads its files"""
+        """A disk with a file system is held; --whole is refused so far, says why, and touches nothing"""
         machine = self.target.machine
         machine.plug("full")
         path = machine.device("full")
         machine.run(f"modprobe ext4; mkfs.ext4 -q {path} && mount {path} /mnt && echo here >/mnt/file; umount /mnt", 60)
+        before = machine.run(f"sha256sum {path}")
         self.target.start()
         self.target.verdict("full", "held")
         status, output = self.target.command(f"disks adopt {path} --whole --yes")
-        self.assertEqual(status, 0, output)
-        lun = self.target.verdict("full", "exported")["lun"]
-        self.connect()
-        device = self.initiator.disk(lun)
-        self.assertEqual(self.initiator.machine.run(f"mount {device} /mnt && cat /mnt/file && umount /mnt"), "here")
+        self.assertEqual(status, 1, output)
+        self.assertIn("label", output)
+        self.assertEqual(machine.run(f"sha256sum {path}"), before)
