@@ -1,0 +1,171 @@
+"""One emulated machine: Debian's kernel, our image, a network card on the lab's switch, disks by both of QEMU's ways."""
+
+import os
+import shlex
+import time
+from pathlib import Path
+
+from . import clock
+from .agent import Agent, Failed
+from .places import TimedOut, start, wait_until
+from .qmp import QMP, QMPError
+
+KERNEL_LINE = (
+    "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on "
+    "net.ifnames=0 raid=noautodetect")
+BOOT_SECONDS = 240
+
+
+class Machine:
+    """Boots at once; `ready()` waits for it. Everything about it lies in the lab's directory of this run."""
+
+    def __init__(self, lab, name, number, megabytes=384, udev=False):
+        self.lab, self.name, self.address = lab, name, f"10.77.0.{number}"
+        self.console = lab.logs / f"{name}.log"
+        self.console.unlink(missing_ok=True)
+        # Name: the file that is the disk. A disk that was pulled out keeps it.
+        self.disks = {}
+        self.plugged = set()
+        self.begin = time.monotonic()
+        self.process = start(self._command(number, megabytes, udev), lab.logs / f"{name}.qemu.log")
+        self.qmp = QMP(self._socket("qmp"))
+        self.agent = Agent(self._socket("agent"), name)
+
+    def _socket(self, kind):
+        return self.lab.directory / f"{self.name}.{kind}"
+
+    def _command(self, number, megabytes, udev):
+        line = (f"{KERNEL_LINE} tsc_early_khz={clock.tsc_khz()} lab.name={self.name} lab.address={self.address} "
+                f"lab.udev={int(udev)}")
+        # mrg_rxbuf=off: with it virtio-net of QEMU 7.2 stops receiving for ever under load with large frames.
+        card = (f"virtio-net-pci,id=nic0,netdev=n0,mac=52:54:00:77:00:{number:02x},host_mtu=9000,mrg_rxbuf=off,"
+                "rx_queue_size=1024")
+        return [
+            "qemu-system-x86_64", "-name", f"lab-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
+            "-machine", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max",
+            "-m", str(megabytes), "-smp", "1", "-display", "none", "-vga", "none", "-bios", "/usr/share/qemu/qboot.rom",
+            "-kernel", self.lab.kernel.image, "-initrd", self.lab.image, "-append", line,
+            "-serial", f"file:{self.console}",
+            "-qmp", f"unix:{self._socket('qmp')},server=on,wait=off",
+            "-chardev", f"socket,id=agent,path={self._socket('agent')},server=on,wait=off",
+            "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=lab",
+            "-object", "rng-builtin,id=r0", "-device", "virtio-rng-pci,rng=r0",
+            "-device", "virtio-scsi-pci,id=scsi0",
+            "-netdev", f"stream,id=n0,server=off,addr.type=unix,addr.path={self.lab.wire}", "-device", card,
+        ]
+
+    def ready(self):
+        """Waits for the boot; the seconds that it took."""
+        try:
+            self.agent.greeting(BOOT_SECONDS)
+        except TimedOut as late:
+            raise TimedOut(f"{late}; its console: {self.console}") from None
+        return time.monotonic() - self.begin
+
+    # ---- What runs in it
+
+    def run(self, script, seconds=30):
+        """Runs a shell script that must end well; its output."""
+        status, output = self.agent(script, seconds)
+        if status != 0:
+            raise Failed(f"{self.name}: status {status} of: {script}\n{output}")
+        return output.strip()
+
+    def attempt(self, script, seconds=30):
+        """Runs a shell script that may fail: (status, output)."""
+        status, output = self.agent(script, seconds)
+        return status, output.strip()
+
+    def until(self, script, seconds, what):
+        """Repeats a script in the machine until it ends well; its output."""
+        last = []
+
+        def done():
+            last[:] = self.attempt(script, 20)
+            return last[0] == 0
+
+        try:
+            wait_until(done, seconds, what, step=0.2)
+        except TimedOut as late:
+            raise TimedOut(f"{self.name}: {late}; last: {last}") from None
+        return last[1]
+
+    def background(self, name, command):
+        """Starts a command; `finish(name)` waits for its end."""
+        inner = f"{command} >/run/lab/{name}.out 2>&1; echo $? >/run/lab/{name}.status"
+        self.run(f"rm -f /run/lab/{name}.status; setsid sh -c {shlex.quote(inner)} >/dev/null 2>&1 &")
+
+    def finish(self, name, seconds):
+        """Waits for the end of a command in the background: (status, output)."""
+        self.until(f"test -e /run/lab/{name}.status", seconds, f"{name} ends")
+        return int(self.run(f"cat /run/lab/{name}.status")), self.run(f"cat /run/lab/{name}.out")
+
+    def add_rxe(self, name="rxe0"):
+        """Soft-RoCE on its card. The address comes first: the GIDs are made of it."""
+        self.run(f"set -e; modprobe -a rdma_rxe ib_uverbs rdma_ucm rdma_cm; rdma link add {name} type rxe netdev eth0", 60)
+        self.until(f"[ -e /dev/infiniband/uverbs0 ] && grep -q ffff: /sys/class/infiniband/{name}/ports/1/gids/*", 20,
+                   f"{name} has its GIDs")
+
+    # ---- Its disks
+
+    def plug(self, name, kind="blk", megabytes=64, wwn=None, content=None):
+        """Plugs a disk in: kind `blk` (virtio-blk) or `scsi` (virtio-scsi; `wwn`: its NAA name as a number)."""
+        path = self.disks.get(name) or self.lab.directory / f"{self.name}.{name}.raw"
+        if not Path(path).exists():
+            with open(path, "wb") as file:
+                file.truncate(megabytes << 20)
+                if content is not None:
+                    file.write(content)
+        self.disks[name] = path
+        file = {"driver": "file", "filename": str(path), "discard": "unmap"}
+        self.qmp("blockdev-add", driver="raw", node_name=f"node-{name}", discard="unmap", file=file)
+        if kind == "blk":
+            device = {"driver": "virtio-blk-pci"}
+        else:
+            device = {"driver": "scsi-hd", "bus": "scsi0.0", "vendor": "LAB", "product": "DISK"}
+            if wwn is not None:
+                device["wwn"] = wwn
+        self.qmp("device_add", id=name, drive=f"node-{name}", serial=name, **device)
+        self.plugged.add(name)
+
+    def device(self, name, seconds=20):
+        """The node that udev has linked to the disk with this serial number, with its links settled."""
+        links = f"/dev/disk/by-id/virtio-{name} /dev/disk/by-id/scsi-0LAB_DISK_{name}"
+        return self.until(f"for link in {links}; do [ -e $link ] && readlink -f $link && exit 0; done; exit 1", seconds,
+                          f"udev knows {name}")
+
+    def unplug(self, name, seconds=20):
+        """Pulls a disk out; its content stays for the next `plug`."""
+        self.qmp("device_del", id=name)
+
+        def gone():
+            try:
+                self.qmp("blockdev-del", node_name=f"node-{name}")
+                return True
+            except QMPError:
+                return False
+
+        wait_until(gone, seconds, f"{self.name} lets go of {name}")
+        self.plugged.discard(name)
+
+    def remove(self, name):
+        """Pulls a disk out, if it is in, and forgets it."""
+        if name in self.plugged:
+            self.unplug(name)
+        Path(self.disks.pop(name)).unlink()
+
+    def resize(self, name, megabytes):
+        self.qmp("block_resize", node_name=f"node-{name}", size=megabytes << 20)
+
+    def allocated(self, name):
+        """How many bytes the disk takes on this machine."""
+        return os.stat(self.disks[name]).st_blocks * 512
+
+    def link(self, is_up):
+        self.qmp("set_link", name="nic0", up=is_up)
+
+    def close(self):
+        self.agent.close()
+        self.qmp.close()
+        self.process.kill()
+        self.process.wait(20)

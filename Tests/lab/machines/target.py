@@ -1,0 +1,75 @@
+"""The machine that runs the gateway."""
+
+import json
+import shlex
+
+from .places import TimedOut, wait_until
+
+CONTROL = "/run/gatewayd.sock"
+NAME = "iqn.2026-01.example.lab:target"
+SETTINGS = "/etc/gatewayd/gatewayd.toml"
+
+
+class Target:
+    def __init__(self, machine):
+        self.machine = machine
+        self.portal = f"{machine.address}:3260"
+
+    def start(self, settings="", arguments=()):
+        """Starts the daemon, finding disks by itself unless told otherwise, and waits until it listens."""
+        self.machine.run(f"mkdir -p /etc/gatewayd /var/lib/gatewayd; umask 077; printf %s {shlex.quote(settings)} "
+                         f">{SETTINGS}")
+        self.resume(arguments)
+
+    def resume(self, arguments=()):
+        """Starts it as it was: the same settings, the same state."""
+        words = ["gatewayd", "run", "--state", "/var/lib/gatewayd", "--control", CONTROL, "--target", NAME,
+                 "--listen", self.portal, *arguments]
+        self.machine.run(f"setsid {shlex.join(words)} >/dev/console 2>&1 & echo $! >/run/gatewayd.pid")
+        self.machine.until(f"gatewayd status --control {CONTROL} | grep -q listening", 30, "the gateway listens")
+
+    def kill(self):
+        """As a crash has it."""
+        self.machine.run("kill -9 $(cat /run/gatewayd.pid)")
+
+    def stop(self):
+        """SIGTERM; the seconds that it took are bounded."""
+        pid = "$(cat /run/gatewayd.pid)"
+        self.machine.run(f"kill -TERM {pid} 2>/dev/null; for i in $(seq 100); do kill -0 {pid} 2>/dev/null || exit 0; "
+                         "usleep 100000; done; kill -9 " + pid + "; echo 'it did not end'; exit 1")
+
+    def is_running(self):
+        return self.machine.attempt("kill -0 $(cat /run/gatewayd.pid)")[0] == 0
+
+    def ask(self, command):
+        return json.loads(self.machine.run(f"gatewayd {command} --json --control {CONTROL}"))
+
+    def command(self, words):
+        """A client command: (status, output)."""
+        return self.machine.attempt(f"gatewayd {words} --control {CONTROL}")
+
+    def report(self, path):
+        """What the gateway says of a device; None: nothing."""
+        return next((disk for disk in self.ask("disks") if disk["path"] == path), None)
+
+    def verdict(self, name, wanted, seconds=20):
+        """Waits until the disk of this name is judged so; its report."""
+        path = self.machine.device(name)
+        seen = []
+
+        def judged():
+            seen[:] = [self.report(path)]
+            return seen[0] if seen[0] is not None and seen[0]["verdict"] == wanted else None
+
+        try:
+            return wait_until(judged, seconds, f"{name} ({path}) is {wanted}", step=0.2)
+        except TimedOut as late:
+            raise TimedOut(f"{late}: {seen}") from None
+
+    def unit(self, number):
+        """The LUN's line of the status report."""
+        return next((unit for unit in self.ask("status")["logicalUnits"] if unit["number"] == number), None)
+
+    def until_unit(self, number, condition, seconds=20):
+        """Waits until the LUN's line of the status report satisfies the condition."""
+        wait_until(lambda: condition(self.unit(number)), seconds, f"LUN {number} is so: {self.unit(number)}", step=0.2)

@@ -1,0 +1,168 @@
+// A lossless Ethernet switch for QEMU's "-netdev stream": each connection to its UNIX socket is a port. Frames come as
+// a length of 4 bytes and so many bytes. A port that does not read holds the others up for a moment (the senders' own
+// sockets fill), then loses its frames: a stopped machine must not stop the rest.
+//
+// usage: hub SOCKET
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { ports_max = 16, addresses_max = 64, frame_max = 70000, patience_ms = 200 };
+static const size_t input_bytes = 1u << 20;
+// Large: virtio-net of QEMU 7.2 may hang when it cannot send at once.
+static const size_t queue_bytes = 64u << 20;
+
+struct port {
+  int socket;
+  uint8_t *input, *queue;
+  size_t input_used, queue_start, queue_used;
+  int is_stuck;
+};
+struct address {
+  uint8_t bytes[6];
+  int port;
+};
+static struct port ports[ports_max];
+static struct address addresses[addresses_max];
+static int address_count;
+
+static void drop_port(int number) {
+  close(ports[number].socket);
+  ports[number].socket = -1;
+  for (int i = 0; i < address_count; i++)
+    if (addresses[i].port == number) addresses[i].port = -1;
+}
+
+static void learn(const uint8_t *source, int port) {
+  for (int i = 0; i < address_count; i++)
+    if (memcmp(addresses[i].bytes, source, 6) == 0) {
+      addresses[i].port = port;
+      return;
+    }
+  if (address_count == addresses_max) return;
+  memcpy(addresses[address_count].bytes, source, 6);
+  addresses[address_count++].port = port;
+}
+
+static int port_of(const uint8_t *destination) {
+  if (destination[0] & 1) return -1;
+  for (int i = 0; i < address_count; i++)
+    if (memcmp(addresses[i].bytes, destination, 6) == 0) return addresses[i].port;
+  return -1;
+}
+
+static void flush(struct port *port) {
+  while (port->queue_used > 0) {
+    ssize_t sent = send(port->socket, port->queue + port->queue_start, port->queue_used, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent <= 0) return;
+    port->queue_start += (size_t)sent;
+    port->queue_used -= (size_t)sent;
+  }
+  port->queue_start = 0;
+  port->is_stuck = 0;
+}
+
+static void enqueue(struct port *port, const uint8_t *frame, size_t bytes) {
+  if (port->socket < 0 || port->queue_used + bytes > queue_bytes) return;
+  if (port->queue_start + port->queue_used + bytes > queue_bytes) {
+    memmove(port->queue, port->queue + port->queue_start, port->queue_used);
+    port->queue_start = 0;
+  }
+  memcpy(port->queue + port->queue_start + port->queue_used, frame, bytes);
+  port->queue_used += bytes;
+}
+
+static void forward(int from, const uint8_t *frame, size_t bytes) {
+  if (bytes < 4 + 14) return;
+  learn(frame + 10, from);
+  int to = port_of(frame + 4);
+  for (int i = 0; i < ports_max; i++)
+    if (i != from && (to < 0 || to == i)) enqueue(&ports[i], frame, bytes);
+}
+
+static void receive(int number) {
+  struct port *port = &ports[number];
+  ssize_t got = recv(port->socket, port->input + port->input_used, input_bytes - port->input_used, MSG_DONTWAIT);
+  if (got < 0 && errno == EAGAIN) return;
+  if (got <= 0) {
+    drop_port(number);
+    return;
+  }
+  port->input_used += (size_t)got;
+  size_t start = 0;
+  while (port->input_used - start >= 4) {
+    uint32_t length;
+    memcpy(&length, port->input + start, 4);
+    length = ntohl(length);
+    if (length > frame_max) {
+      fprintf(stderr, "hub: port %d sends a frame of %u bytes\n", number, length);
+      drop_port(number);
+      return;
+    }
+    if (port->input_used - start < 4 + (size_t)length) break;
+    forward(number, port->input + start, 4 + (size_t)length);
+    start += 4 + (size_t)length;
+  }
+  memmove(port->input, port->input + start, port->input_used - start);
+  port->input_used -= start;
+}
+
+static void admit(int listener) {
+  int peer = accept(listener, NULL, NULL), size = 2 << 20;
+  if (peer < 0) return;
+  setsockopt(peer, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+  for (int i = 0; i < ports_max; i++) {
+    struct port *port = &ports[i];
+    if (port->socket >= 0) continue;
+    if (port->input == NULL) port->input = malloc(input_bytes), port->queue = malloc(queue_bytes);
+    if (port->input == NULL || port->queue == NULL) break;
+    port->socket = peer;
+    port->input_used = port->queue_start = port->queue_used = 0;
+    port->is_stuck = 0;
+    return;
+  }
+  close(peer);
+}
+
+static int is_full(const struct port *port) {
+  return port->socket >= 0 && port->queue_used > queue_bytes / 2 && !port->is_stuck;
+}
+
+int main(int count, char **arguments) {
+  struct sockaddr_un name = {.sun_family = AF_UNIX};
+  int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (count != 2 || strlen(arguments[1]) >= sizeof name.sun_path) return 2;
+  strcpy(name.sun_path, arguments[1]);
+  for (int i = 0; i < ports_max; i++) ports[i].socket = -1;
+  if (listener < 0 || bind(listener, (struct sockaddr *)&name, sizeof name) != 0 || listen(listener, ports_max) != 0) {
+    perror("hub");
+    return 1;
+  }
+  for (;;) {
+    struct pollfd polled[ports_max + 1];
+    int any_full = 0;
+    for (int i = 0; i < ports_max; i++) any_full |= is_full(&ports[i]);
+    for (int i = 0; i < ports_max; i++) {
+      short events = (short)((any_full ? 0 : POLLIN) | (ports[i].queue_used > 0 ? POLLOUT : 0));
+      polled[i] = (struct pollfd){.fd = ports[i].socket, .events = events};
+    }
+    polled[ports_max] = (struct pollfd){.fd = listener, .events = POLLIN};
+    if (poll(polled, ports_max + 1, any_full ? patience_ms : -1) == 0)
+      for (int i = 0; i < ports_max; i++) ports[i].is_stuck |= is_full(&ports[i]);
+    for (int i = 0; i < ports_max; i++) {
+      if (polled[i].revents & POLLOUT) flush(&ports[i]);
+      if (polled[i].revents & (POLLIN | POLLHUP | POLLERR)) receive(i);
+    }
+    for (int i = 0; i < ports_max; i++)
+      if (ports[i].socket >= 0) flush(&ports[i]);
+    if (polled[ports_max].revents & POLLIN) admit(listener);
+  }
+}
