@@ -134,7 +134,9 @@ struct DiskOpening {
     do throws(RecordError) {
       let found = try LabelStore.read(
         .reservations, fd: disk.descriptor!, diskBytes: label.diskBytes, disk: label.disk)
-      return (found.record.payload, (found.record.sequence, found.nextSlot))
+      // The label came with an empty record.
+      let payload = found.record.payload.isEmpty ? nil : found.record.payload
+      return (payload, (found.record.sequence, found.nextSlot))
     } catch {
       guard error == .absent || error == .misplaced else {
         // Reservations that cannot be read might have kept somebody out: better no LUN than the wrong writer.

@@ -62,7 +62,12 @@ extension Provisioner {
         return .failure(ControlError(.refused, "\(entry.path): \(error.reason)"))
       }
       state.withLock { $0.adopted[key] = adopted }
-      saveState()
+      guard saveState() else {
+        // Without it the next start would take the disk for another, or label it once it looks blank.
+        state.withLock { $0.adopted[key] = nil }
+        _ = withdraw(entry.key, reason: "cannot be kept in the state directory")
+        return .failure(ControlError(.failed, "the state directory cannot be written; the log says why"))
+      }
       publish(changed: true)
       guard let export = state.withLock({ $0.entries[entry.key]?.export }) else {
         return .failure(ControlError(.failed, "\(entry.path) went while it was adopted"))

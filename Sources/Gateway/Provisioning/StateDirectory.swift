@@ -55,21 +55,25 @@ extension Provisioner {
     return String(decoding: bytes[..<count], as: UTF8.self)
   }
 
-  /// Writes the state if there is a directory for it; a failure is told, not fatal: the labels have most of it.
-  func saveState() {
-    guard let path = statePath else { return }
+  /// Writes the state if there is a directory for it; a failure is told, and not fatal where the labels have the same.
+  @discardableResult
+  func saveState() -> Bool {
+    guard let path = statePath else { return false }
     let (cluster, next, adopted) = state.withLock { ($0.cluster, $0.nextLUN, $0.adopted) }
-    guard let cluster else { return }
+    guard let cluster else { return false }
     var text = "\(cluster) \(next)\n"
     for (key, disk) in adopted.sorted(by: { $0.key < $1.key }) { text += "\(disk.uuid) \(disk.lun) \(key)\n" }
     let temporary = path + ".new"
     guard let file = fopen(temporary, "w") else {
-      return Log.warning("\(temporary) cannot be written: \(String(cString: strerror(errno)))")
+      Log.warning("\(temporary) cannot be written: \(String(cString: strerror(errno)))")
+      return false
     }
     let isWritten = fputs(text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0
     fclose(file)
     guard isWritten, rename(temporary, path) == 0 else {
-      return Log.warning("\(path) cannot be replaced: \(String(cString: strerror(errno)))")
+      Log.warning("\(path) cannot be replaced: \(String(cString: strerror(errno)))")
+      return false
     }
+    return true
   }
 }

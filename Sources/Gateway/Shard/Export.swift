@@ -56,7 +56,8 @@ public final class Export: Sendable {
     guard code == 0 else { return code }
     records.withLock { records in
       records.label = label
-      records.slot = old == nil ? 0 : 1
+      records.slot = 1
+      records.sequence = old?.sequence ?? 1
     }
     let start = LabelArea.start(diskBytes: oldDiskBytes)
     let newStart = LabelArea.start(diskBytes: label.diskBytes)

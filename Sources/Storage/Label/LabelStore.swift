@@ -73,11 +73,13 @@ public enum LabelStore {
   }
 
   /// Writes `label` to both slots of a disk that has none, and before it its reservations (into slot 0), in place of those
-  /// of whoever had the disk before: a label that is there has its reservations.
+  /// of whoever had the disk before: a label that is there has its reservations, if only an empty record, so that the first
+  /// one written later may be torn and still leaves a valid one.
   public static func initialize(_ label: Label, reservations: Record? = nil, fd: Int32) -> Int32 {
     let zeroes = [UInt8](repeating: 0, count: Int(LabelArea.alignment))
+    let record = reservations ?? Record(kind: .reservations, sequence: 1, disk: label.disk, payload: [])
     for slot in 0...1 {
-      let bytes = slot == 0 ? reservations?.encode() ?? zeroes : zeroes
+      let bytes = slot == 0 ? record.encode() : zeroes
       let code = writeBytes(
         bytes, fd: fd, offset: LabelArea.offset(of: .reservations, slot: slot, diskBytes: label.diskBytes))
       guard code == 0 else { return code }

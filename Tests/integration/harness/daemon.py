@@ -70,12 +70,19 @@ class Gateway(Target):
         begin = time.monotonic()
         self.spawn()
         process.wait_until(lambda: self._is_up(), seconds, f"gatewayd listens\n{self.log}", step=0.002)
-        return time.monotonic() - begin
+        taken = time.monotonic() - begin
+        process.wait_until(lambda: self._is_asked(), seconds, f"gatewayd answers\n{self.log}", step=0.05)
+        return taken
 
     def _is_up(self):
         if self.process.poll() is not None:
             raise AssertionError(f"gatewayd ended with {self.process.returncode}:\n{self.log}")
         return process.is_listening(self.address, self.port)
+
+    def _is_asked(self):
+        # The control socket comes a moment after the portals.
+        return subprocess.run([str(binary()), "status", "--control", str(self.control)], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
     @property
     def log(self):
