@@ -220,10 +220,16 @@ final class Provisioner: Sendable {
     var traits = DiskOpening.traits(disk, persistsReservations: false)
     if case .null = specification { traits.isThin = false } else { traits.isThin = true }
     let uuid = Identity.derivedUUID("\(cluster) \(key)")
+    let number: UInt16
+    do throws(DiskOpening.Refusal) {
+      number = try takeNumber()
+    } catch {
+      throw StartError("--disk \(specification.text): \(error.reason)")
+    }
     let unit: LogicalUnit
     do throws(ReservationRecordError) {
       unit = try LogicalUnit(
-        number: takeNumber(), identity: DiskOpening.identity(uuid), traits: traits,
+        number: number, identity: DiskOpening.identity(uuid), traits: traits,
         blocks: disk.byteCount / UInt64(traits.blockBytes), registry: registry)
     } catch {
       throw StartError("--disk \(specification.text): \(error)")
@@ -282,7 +288,7 @@ final class Provisioner: Sendable {
   func label(_ opening: DiskOpening, key: String) throws(DiskOpening.Refusal) {
     var opening = opening
     let cluster = self.cluster
-    let lun = takeNumber()
+    let lun = try takeNumber()
     let new = state.withLock { state in
       if state.pairKey.isEmpty { state.pairKey = Identity.randomBytes(32) }
       return DiskOpening.NewLabel(cluster: cluster, lun: lun, nextLUN: state.nextLUN, pairKey: state.pairKey)
@@ -298,12 +304,15 @@ final class Provisioner: Sendable {
       byteCount: opening.disk.byteCount, device: opening.device, verdict: .exported)
   }
 
-  /// A LUN number that no disk of the cluster has or had.
-  func takeNumber() -> UInt16 {
-    state.withLock { state in
+  /// A LUN number that no disk of the cluster has or had. Throws when the last was given away: numbers are not given twice.
+  func takeNumber() throws(DiskOpening.Refusal) -> UInt16 {
+    try state.withLock { state throws(DiskOpening.Refusal) in
       let taken = Set(state.entries.values.compactMap { $0.export?.unit.number }).union(state.numbers.values)
       var number = state.nextLUN
       while taken.contains(number) { number += 1 }
+      guard number < Label.lunCount else {
+        throw DiskOpening.Refusal(isHeld: true, reason: "the cluster has given away all of its \(Label.lunCount) LUN numbers")
+      }
       state.nextLUN = number + 1
       return number
     }

@@ -19,7 +19,7 @@ extension Provisioner {
     }
     guard let line = Identity.readLine(of: path) else { return }
     let fields = line.split(separator: " ")
-    guard fields.count == 2, let cluster = UUID(String(fields[0])), let next = UInt16(fields[1]), next < 16384 else {
+    guard fields.count == 2, let cluster = UUID(String(fields[0])), let next = UInt16(fields[1]), next <= Label.lunCount else {
       throw StartError("\(path) is damaged: remove it, and the cluster is taken from the disks' labels again")
     }
     state.withLock { state in
