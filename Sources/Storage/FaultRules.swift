@@ -32,7 +32,8 @@ public struct FaultRules: Equatable, Sendable {
 
   /// Reads the form above; nil if any part is not of it.
   public init?(_ text: String) {
-    for part in text.split(separator: ",") {
+    guard !text.isEmpty else { return }
+    for part in text.split(separator: ",", omittingEmptySubsequences: false) {
       if part == "gone" {
         isGone = true
       } else if part == "flush-error" {
@@ -45,12 +46,13 @@ public struct FaultRules: Equatable, Sendable {
   }
 
   private static func rule(_ text: Substring) -> Rule? {
-    let sides = text.split(separator: "=", maxSplits: 1)
-    guard sides.count == 2 else { return nil }
-    let numbers = sides[1].split { $0 == "+" || $0 == ":" }.map { UInt64($0) }
-    guard numbers.count >= 2, let lba = numbers[0], let count = numbers[1], lba < 1 << 48, count < 1 << 48 else {
-      return nil
-    }
+    let sides = text.split(separator: "=", omittingEmptySubsequences: false)
+    guard sides.count == 2, let plus = sides[1].firstIndex(of: "+") else { return nil }
+    // A plus sign in front of a number would be read as part of it; there is only the one between LBA and COUNT.
+    let rest = sides[1][sides[1].index(after: plus)...]
+    guard !rest.contains("+") else { return nil }
+    let numbers = ([sides[1][..<plus]] + rest.split(separator: ":", omittingEmptySubsequences: false)).map { UInt64($0) }
+    guard let lba = numbers[0], let count = numbers[1], lba < 1 << 48, 0 < count, count < 1 << 48 else { return nil }
     let bytes = lba * 512..<(lba + count) * 512
     switch (sides[0], numbers.count) {
     case ("medium", 2): return Rule(bytes: bytes, effect: .medium)

@@ -3,6 +3,8 @@ import Wire
 /// The label: who this disk is, to whom it belongs, which LUN it is. It travels with the disk.
 public struct Label: Equatable, Sendable {
   public static let nodeSlots = 2
+  /// LUN numbers are below this.
+  public static let lunCount: UInt16 = 16384
 
   /// A gateway node that may serve the disk.
   public struct Node: Equatable, Sendable {
@@ -65,9 +67,20 @@ public struct Label: Equatable, Sendable {
     bytes.append(be: UInt16(nodes.count))
     for node in nodes {
       bytes += node.id.bytes
-      let name = Array(node.name.utf8.prefix(64))
+      let name = Self.cut(node.name)
       bytes.append(be: UInt16(name.count))
       bytes += name + repeatElement(0, count: 64 - name.count)
+    }
+    return bytes
+  }
+
+  /// The name's first 64 bytes, without a character that does not fit whole: half of one would not read as UTF-8.
+  private static func cut(_ name: String) -> [UInt8] {
+    var bytes: [UInt8] = []
+    for character in name.unicodeScalars {
+      let encoded = UTF8.encode(character)!
+      guard bytes.count + encoded.count <= 64 else { break }
+      bytes += encoded
     }
     return bytes
   }
@@ -81,7 +94,8 @@ public struct Label: Equatable, Sendable {
     let blockBytes = span.be32(44)
     let diskBytes = span.be64(36)
     let lun = span.be16(32)
-    guard blockBytes == 512 || blockBytes == 4096, lun < 16384, diskBytes >= LabelArea.diskBytesMin,
+    guard blockBytes == 512 || blockBytes == 4096, lun < Self.lunCount, span.be16(34) <= Self.lunCount,
+      diskBytes >= LabelArea.diskBytesMin,
       diskBytes <= UInt64(Int64.max)
     else { return nil }
     var nodes: [Node] = []

@@ -21,6 +21,8 @@ public struct UUID: Hashable, Sendable, CustomStringConvertible {
   public init?(_ text: String) {
     let digits = text.utf8.filter { $0 != UInt8(ascii: "-") }
     guard digits.count == 32, text.utf8.count == 32 || text.utf8.count == 36 else { return nil }
+    // Number parsing takes a sign as well.
+    guard !digits.contains(UInt8(ascii: "+")) else { return nil }
     var bytes: [UInt8] = []
     for i in stride(from: 0, to: 32, by: 2) {
       guard let byte = UInt8(String(decoding: digits[i..<i + 2], as: UTF8.self), radix: 16) else { return nil }
