@@ -54,15 +54,20 @@ let package = Package(
       ],
       swiftSettings: strict),
 
-    .testTarget(name: "WireTests", dependencies: ["Wire"], swiftSettings: strict),
+    .testTarget(name: "WireTests", dependencies: ["Wire", "CChecksum"], swiftSettings: strict),
     .testTarget(name: "SCSITests", dependencies: ["SCSI", "Wire"], swiftSettings: strict),
     .testTarget(name: "ISCSITests", dependencies: ["ISCSI", "Wire"], swiftSettings: strict),
     .testTarget(
-      name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Wire"],
+      name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Wire", "CSystem"],
+      swiftSettings: strict),
+    .testTarget(name: "ReactorTests", dependencies: ["Reactor", "CURing", "CSystem"], swiftSettings: strict),
+    .testTarget(
+      name: "DatamoverTests", dependencies: ["Datamover", "Reactor", "ISCSI", "Wire", "CSystem"],
       swiftSettings: strict),
     .testTarget(name: "DiscoveryTests", dependencies: ["Discovery"], swiftSettings: strict),
     .testTarget(
-      name: "GatewayTests", dependencies: ["Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Wire"],
+      name: "GatewayTests",
+      dependencies: ["Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Discovery", "Wire", "CSystem"],
       swiftSettings: strict),
   ]
 )

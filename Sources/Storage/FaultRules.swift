@@ -51,7 +51,9 @@ public struct FaultRules: Equatable, Sendable {
     // A plus sign in front of a number would be read as part of it; there is only the one between LBA and COUNT.
     let rest = sides[1][sides[1].index(after: plus)...]
     guard !rest.contains("+") else { return nil }
-    let numbers = ([sides[1][..<plus]] + rest.split(separator: ":", omittingEmptySubsequences: false)).map { UInt64($0) }
+    let numbers = ([sides[1][..<plus]] + rest.split(separator: ":", omittingEmptySubsequences: false)).map {
+      UInt64($0)
+    }
     guard let lba = numbers[0], let count = numbers[1], lba < 1 << 48, 0 < count, count < 1 << 48 else { return nil }
     let bytes = lba * 512..<(lba + count) * 512
     switch (sides[0], numbers.count) {

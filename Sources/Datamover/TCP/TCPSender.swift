@@ -256,11 +256,9 @@ public struct TCPSender: ~Copyable {
       header.bufferOffset = start + UInt32(cut)
       header.dataSegmentLength = length
       header.dataSN = items[head].header.dataSN
-      if cut + length == count {
-        header.word0 |= items[head].statusFlags
-      } else if (Int(start) + cut + length) % burst == 0 {
-        header.word0 |= 0x0080_0000
-      }
+      if cut + length == count { header.word0 |= items[head].statusFlags }
+      // F ends each sequence, also where a run of the transfer ends with it (RFC 7143 §11.7.1, §13.13).
+      if (Int(start) + cut + length) % burst == 0 { header.word0 |= 0x0080_0000 }
       // StatSN is there only with status (RFC 7143 §11.7.4).
       let hasStatus = header.word0 & 0x0001_0000 != 0
       var sent = header
