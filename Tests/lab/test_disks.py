@@ -84,7 +84,7 @@ class Comings(SceneCase):
         self.verify(device, count=100, offset=before)
 
     def test_names(self):
-        """A SCSI disk is known by its label: without kept state, and found in another order, its LUN stays what it was"""
+        """SCSI disks are known by their labels: without kept state, in another order, each LUN stays what it was"""
         self.target.start()
         (first,) = self.export("first", kind="scsi", wwn=0x5000C50000000001)
         (second,) = self.export("second", kind="scsi", wwn=0x5000C50000000002)
@@ -130,15 +130,36 @@ class Belongings(SceneCase):
         self.assertEqual(self.target.verdict("used", "held")["verdict"], "held")
 
     def test_file_system(self):
-        """A disk with a file system is held; --whole is refused so far, says why, and touches nothing"""
+        """A disk with a file system is held; adopted whole it is exported as it is, and its files can be read"""
         machine = self.target.machine
         machine.plug("full")
         path = machine.device("full")
         machine.run(f"modprobe ext4; mkfs.ext4 -q {path} && mount {path} /mnt && echo here >/mnt/file; umount /mnt", 60)
-        before = machine.run(f"sha256sum {path}")
         self.target.start()
         self.target.verdict("full", "held")
         status, output = self.target.command(f"disks adopt {path} --whole --yes")
-        self.assertEqual(status, 1, output)
-        self.assertIn("label", output)
-        self.assertEqual(machine.run(f"sha256sum {path}"), before)
+        self.assertEqual(status, 0, output)
+        lun = self.target.verdict("full", "exported")["lun"]
+        self.connect()
+        device = self.initiator.disk(lun)
+        self.assertEqual(self.initiator.machine.run(f"mount {device} /mnt && cat /mnt/file && umount /mnt"), "here")
+
+    def test_swap(self):
+        """A disk that the system swaps to is refused"""
+        machine = self.target.machine
+        machine.plug("swap")
+        path = machine.device("swap")
+        machine.run(f"mkswap {path} && swapon {path}")
+        self.addCleanup(machine.attempt, f"swapoff {path}")
+        self.target.start()
+        self.assertRegex(self.target.verdict("swap", "refused")["reason"].lower(), "swap")
+
+    def test_claimed(self):
+        """A disk below a device-mapper volume is refused while the volume is there"""
+        machine = self.target.machine
+        machine.plug("member")
+        path = machine.device("member")
+        machine.run(f"modprobe dm-mod; dmsetup create volume --noudevsync --table '0 65536 linear {path} 2048'")
+        self.addCleanup(machine.attempt, "dmsetup remove --noudevsync volume")
+        self.target.start()
+        self.assertRegex(self.target.verdict("member", "refused")["reason"].lower(), "volume")

@@ -56,7 +56,8 @@ class FileSystem(SceneCase):
         (lun,) = self.export("disk")
         self.connect()
         device, machine = self.initiator.disk(lun), self.initiator.machine
-        machine.run(f"mkfs.ext4 -q {device} && mount {device} /mnt && dd if=/dev/urandom of=/mnt/file bs=64k count=128 && "
+        machine.run(f"mkfs.ext4 -q {device} && mount {device} /mnt && "
+                    "dd if=/dev/urandom of=/mnt/file bs=64k count=128 && "
                     "sha256sum /mnt/file >/tmp/sum && cp -a /etc /mnt/ && umount /mnt", 120)
         self.initiator.logout()
         self.initiator.login()
@@ -71,8 +72,8 @@ class FileSystem(SceneCase):
         device, machine = self.initiator.disk(lun), self.initiator.machine
         limit = machine.run(f"cat /sys/block/{device.removeprefix('/dev/')}/queue/discard_max_bytes")
         self.assertGreater(int(limit), 0, "the LUN takes no discards")
-        machine.run(f"mkfs.ext4 -q {device} && mount {device} /mnt && dd if=/dev/urandom of=/mnt/file bs=64k count=256 && "
-                    "sync", 90)
+        machine.run(f"mkfs.ext4 -q {device} && mount {device} /mnt && "
+                    "dd if=/dev/urandom of=/mnt/file bs=64k count=256 && sync", 90)
         before = self.target.machine.allocated("disk")
         machine.run("rm /mnt/file && sync && fstrim -v /mnt && umount /mnt", 60)
         after = self.target.machine.allocated("disk")
@@ -170,7 +171,7 @@ class Reservations(SceneCase):
         keys = machine.run(f"sg_persist -k {other}")
         self.assertIn("0xb", keys)
         self.assertNotIn("0xa\n", keys + "\n")
-        machine.run(f"{write}{other} && sg_persist --out --clear --param-rk=0xb {other} && sg_turs {mine}; {write}{mine}")
+        machine.run(f"{write}{other} && sg_persist --out --clear --param-rk=0xb {other}; sg_turs {mine}; {write}{mine}")
 
 
 class Commands(SceneCase):
@@ -190,3 +191,14 @@ class Commands(SceneCase):
         # The block is no longer what the first comparison found: MISCOMPARE (SBC-4 §5.3).
         status, output = machine.attempt(f"sg_compare_and_write --lba=0 --in=/tmp/pair {device}")
         self.assertEqual(status, 14, output)
+
+
+class Kernel(SceneCase):
+    def test_oldest_kernel(self):
+        """On the oldest kernel that is supported (6.1) the doctor finds io_uring and nothing that is wrong with it"""
+        self.target.start()
+        self.export("disk")
+        self.assertTrue(self.target.machine.run("uname -r").startswith("6.1."))
+        status, output = self.target.command("doctor")
+        self.assertIn("io_uring", output)
+        self.assertEqual(status, 0, output)

@@ -1,4 +1,4 @@
-"""A cpio archive (newc) as the kernel unpacks it into its first root: files, links, and the libraries that they need."""
+"""A cpio archive (newc), the kernel's first root: files, links, and the libraries that they need."""
 
 import os
 import re

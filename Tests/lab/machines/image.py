@@ -10,10 +10,11 @@ from .archive import Archive
 from .places import CACHE, LAB, gatewayd, run
 
 MODULES = {
-    "the machine": ["virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_console", "virtio_rng", "sd_mod", "sg"],
+    "the machine": ["virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_console", "virtio_rng", "sd_mod",
+                    "sg"],
     "checksums": ["crc32_generic", "crc32c_generic", "crc32c-intel", "crct10dif_generic", "libcrc32c", "crc64-rocksoft",
                   "crc64_rocksoft_generic"],
-    "file systems": ["ext4", "loop", "nls_cp437"],
+    "file systems": ["ext4", "loop"],
     "the initiator": ["iscsi_tcp", "ib_iser", "scsi_transport_iscsi", "scsi_dh_alua"],
     "RDMA": ["rdma_rxe", "ib_uverbs", "rdma_ucm", "rdma_cm"],
     "multipath": ["dm-mod", "dm-multipath", "dm-round-robin", "dm-queue-length", "dm-service-time"],

@@ -8,7 +8,7 @@ ANY_SESSION = "/sys/class/iscsi_session/session*"
 class Initiator:
     def __init__(self, machine, portal):
         self.machine, self.portal = machine, portal
-        machine.run("modprobe -a scsi_transport_iscsi iscsi_tcp sd_mod sg; iscsid", 60)
+        machine.run("modprobe -a scsi_transport_iscsi iscsi_tcp sd_mod sg ext4; iscsid", 60)
         machine.until("grep -q ISCSIADM_ABS /proc/net/unix", 20, "iscsid is up")
 
     def discover(self):

@@ -1,4 +1,4 @@
-"""One emulated machine: Debian's kernel, our image, a network card on the lab's switch, disks by both of QEMU's ways."""
+"""One emulated machine: Debian's kernel, our image, a card on the lab's switch, disks of virtio and of SCSI."""
 
 import os
 import shlex
@@ -85,7 +85,7 @@ class Machine:
             return last[0] == 0
 
         try:
-            wait_until(done, seconds, what, step=0.2)
+            wait_until(done, seconds, what, step=0.3)
         except TimedOut as late:
             raise TimedOut(f"{self.name}: {late}; last: {last}") from None
         return last[1]
@@ -102,7 +102,8 @@ class Machine:
 
     def add_rxe(self, name="rxe0"):
         """Soft-RoCE on its card. The address comes first: the GIDs are made of it."""
-        self.run(f"set -e; modprobe -a rdma_rxe ib_uverbs rdma_ucm rdma_cm; rdma link add {name} type rxe netdev eth0", 60)
+        self.run("modprobe -a rdma_rxe ib_uverbs rdma_ucm rdma_cm && "
+                 f"rdma link add {name} type rxe netdev eth0", 60)
         self.until(f"[ -e /dev/infiniband/uverbs0 ] && grep -q ffff: /sys/class/infiniband/{name}/ports/1/gids/*", 20,
                    f"{name} has its GIDs")
 

@@ -37,8 +37,10 @@ def wait_until(condition, seconds, what, step=0.1):
 
 def run(arguments, seconds=120, **options):
     """Runs a program of this machine to its end; its output as text."""
+    # depmod and others are not in everybody's PATH.
+    environment = os.environ | {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
     result = subprocess.run([str(word) for word in arguments], capture_output=True, text=True, timeout=seconds,
-                            stdin=subprocess.DEVNULL, **options)
+                            stdin=subprocess.DEVNULL, env=environment, **options)
     if result.returncode != 0:
         raise RuntimeError(f"{arguments[0]} ended with {result.returncode}:\n{result.stdout}{result.stderr}")
     return result.stdout

@@ -1,4 +1,4 @@
-"""The scene of most tests: a machine with the gateway, one with the initiator. It is booted once and kept while it works."""
+"""The scene of most tests: a machine with the gateway, one with the initiator; booted once, kept while it works."""
 
 import atexit
 import unittest
