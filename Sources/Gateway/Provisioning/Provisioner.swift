@@ -107,7 +107,9 @@ final class Provisioner: Sendable {
   func reports() -> [DiskReport] {
     state.withLock { $0.entries.values.sorted { $0.path < $1.path } }.map { entry in
       DiskReport(
-        path: entry.path, model: entry.model, serial: entry.export?.unit.identity.serial ?? entry.serial,
+        // The drive's own serial, which is printed on it, before that of its LUN.
+        path: entry.path, model: entry.model,
+        serial: entry.serial.isEmpty ? entry.export?.unit.identity.serial ?? "" : entry.serial,
         sizeBytes: entry.byteCount, verdict: entry.verdict, lun: entry.export?.unit.number, reason: entry.reason,
         advice: entry.advice)
     }
