@@ -23,8 +23,11 @@ let package = Package(
     .target(name: "GatewaySettings", swiftSettings: instrumented),
     // The part of Storage that reads labels, likewise.
     .target(name: "StorageLabel", dependencies: ["Wire"], swiftSettings: instrumented),
+    // The part of Datamover that cuts a stream into PDUs, likewise.
+    .target(name: "DatamoverStream", dependencies: ["Wire", "ISCSI"], swiftSettings: instrumented),
     .executableTarget(
-      name: "Fuzz", dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI", "GatewaySettings", "StorageLabel"],
+      name: "Fuzz",
+      dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI", "GatewaySettings", "StorageLabel", "DatamoverStream"],
       swiftSettings: instrumented,
       linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),
   ]

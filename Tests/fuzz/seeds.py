@@ -113,7 +113,20 @@ def labels():
     seed("label", "record", struct.pack(">QHHIQ", 0x4741544557415944, 1, 1, 100, 9) + bytes(124))
 
 
+def streams():
+    def pdu(opcode, data=b"", additional=b""):
+        head = bytes([opcode, 0x80, 0, 0, len(additional) // 4]) + len(data).to_bytes(3, "big") + bytes(40)
+        return head + additional, data + bytes(-len(data) % 4)
+    pdus = pdu(0x40), pdu(0x01, b"x" * 7), pdu(0x05, b"y" * 512), pdu(0x01, b"z" * 30, b"12345678"), pdu(0x06)
+    for choice in range(16):
+        # The digests are left for the target to put in, where the choice says so.
+        parts = [head + bytes(4 * (choice & 1)) + (data + bytes(2 * (choice & 2)) if data else b"")
+                 for head, data in pdus]
+        seed("stream", f"choice-{choice}", bytes([choice, 0, 47, 3, 51, 100, 255, 7, 12]) + b"".join(parts))
+
+
 if __name__ == "__main__":
+    streams()
     labels()
     records()
     logins()

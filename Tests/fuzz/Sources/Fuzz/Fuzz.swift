@@ -12,6 +12,7 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("record", fuzzRecord),
   ("settings", fuzzSettings),
   ("label", fuzzLabel),
+  ("stream", fuzzStream),
 ]
 
 /// `Fuzz TARGET [libFuzzer's options and corpus directories]`, or `Fuzz --list`.
