@@ -67,14 +67,14 @@ class Comings(DiskCase):
         for writer in writers:
             writer.finish()
             self.assertGreater(writer.count, 100)
-            self.assertLess(writer.longest, 1)
+            self.assertLess(writer.longest, process.SLOWNESS)
 
     def appear(self, gateway, session, disk, device):
         before = set(self.luns(session))
         begin = time.monotonic()
         disk.attach(device)
         new = process.wait_until(lambda: set(self.luns(session)) - before, 1, f"{device} is a LUN")
-        self.assertLess(time.monotonic() - begin, 1)
+        self.assertLess(time.monotonic() - begin, process.SLOWNESS)
         number = new.pop()
         session.ready(number)
         session.write(number, 0, bytes(4096)).good()
@@ -148,6 +148,8 @@ class Comings(DiskCase):
 class NotOurs(DiskCase):
     def assert_left_alone(self, device, *words, verdict=None):
         """The disk is held or refused, with these words in the reason, and not a byte of it has changed."""
+        # A file system that was mounted just now still writes of its own; that is not to be mistaken for a gateway's doing.
+        os.sync()
         with open(device, "rb") as disk:
             before = disk.read(1 << 20)
         gateway = self.discover(device)

@@ -103,7 +103,7 @@ class BeforeLogin(GatewayCase):
         begin = time.monotonic()
         with initiator.Session(gateway, initiator="iqn.2026-01.example:late") as session:
             session.ready()
-        self.assertLess(time.monotonic() - begin, 1)
+        self.assertLess(time.monotonic() - begin, process.SLOWNESS)
         open_files = len(os.listdir(f"/proc/{gateway.pid}/fd"))
         self.assertLess(open_files, 150, "the flood is not bounded")
         writer.finish()
@@ -120,7 +120,8 @@ class BeforeLogin(GatewayCase):
             for _ in range(300):
                 initiator.Session(gateway, initiator="iqn.2026-01.example:storm").close()
             time.sleep(0.5)
-            self.assertLess(self.resident(gateway) - before[0], 2048, "KiB more")
+            if process.SLOWNESS == 1:  # a sanitizer keeps what was freed
+                self.assertLess(self.resident(gateway) - before[0], 2048, "KiB more")
             self.assertLessEqual(len(os.listdir(f"/proc/{gateway.pid}/fd")), before[1] + 2)
             session.read(0, 0, 8).good()
 
