@@ -148,7 +148,7 @@ class Comings(DiskCase):
 class NotOurs(DiskCase):
     def assert_left_alone(self, device, *words, verdict=None):
         """The disk is held or refused, with these words in the reason, and not a byte of it has changed."""
-        # A file system that was mounted just now still writes of its own; that is not to be mistaken for a gateway's doing.
+        # A file system that was mounted just now still writes of its own: not to be mistaken for a gateway's doing.
         os.sync()
         before = self.beginning(device)
         gateway = self.discover(device)

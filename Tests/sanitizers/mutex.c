@@ -1,6 +1,6 @@
-// Tells the thread sanitizer what it cannot see of Swift's Mutex: where a lock is contended, the library that comes with
-// the toolchain takes and gives it, and that library is not instrumented. Preloaded into what `./dev tsan` runs; these stand
-// in front of the library's functions of the same names.
+// Tells the thread sanitizer what it cannot see of Swift's Mutex: where a lock is contended, the library that comes
+// with the toolchain takes and gives it, and that library is not instrumented. Preloaded into what `./dev tsan` runs;
+// these stand in front of the library's functions of the same names.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>
