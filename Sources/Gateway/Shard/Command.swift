@@ -1,3 +1,4 @@
+import Datamover
 import Reactor
 import SCSI
 import Storage
@@ -32,6 +33,8 @@ struct Command {
   var isWrite = false
   /// Expected Data Transfer Length.
   var expected: UInt32 = 0
+  /// The datamover's: where the initiator has the data.
+  var advertised = AdvertisedBuffers()
 
   /// Index of the unit's port in the shard; -1: none.
   var port: Int32 = -1
@@ -89,7 +92,7 @@ struct Piece {
     case disk
     /// Read, waiting for those before it.
     case ready
-    /// In the connection's sender.
+    /// In the datamover's hands.
     case sending
   }
 
@@ -104,7 +107,7 @@ struct Piece {
   var step: UInt8 = 0
   /// The request that the disk has in hand promises stable storage.
   var promisesStable = false
-  /// A data segment is being received into its buffer: the receiver, or the kernel, writes there.
+  /// Data is coming into its buffer: the receiver, the kernel or the NIC writes there.
   var isReceiving = false
   /// Place in the transfer, bytes for the initiator, bytes for the disk.
   var offset: UInt64 = 0

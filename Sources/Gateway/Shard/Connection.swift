@@ -3,7 +3,7 @@ import ISCSI
 import Reactor
 import SCSI
 
-/// One iSCSI connection over TCP: it lives and dies on one shard. What the initiator may have in flight at a time is bounded
+/// One iSCSI connection: it lives and dies on one shard. What the initiator may have in flight at a time is bounded
 /// by the command window, what it may say before it is known by the login machine and a deadline.
 final class Connection {
   enum Phase {
@@ -11,7 +11,7 @@ final class Connection {
     /// The session is being settled with other shards; nothing is received meanwhile.
     case settling
     case fullFeature
-    /// The socket is shut down; waiting for what the ring still has.
+    /// The datamover is told to end; waiting for what it still has.
     case closing
   }
 
@@ -29,7 +29,9 @@ final class Connection {
 
   let index: Int
   let generation: UInt32
-  let fd: Int32
+  let mover: Mover
+  /// The same, if the ring has to receive for it.
+  let tcp: TCPMover?
   /// The peer's address with port, and ours.
   let peer: String
   let local: String
@@ -39,13 +41,9 @@ final class Connection {
   /// The target as this connection is told of it.
   var target: TargetConfiguration
   var phase = Phase.login
-  var receiver: TCPReceiver
-  var sender: TCPSender
   var placement = Placement.none
   /// Login and text requests, pings: their data segment.
   var control: UnsafeMutableRawBufferPointer?
-  var isReceiving = false
-  var isStarved = false
   var isDirty = false
   /// Close once everything queued is sent.
   var closesAfterSend = false
@@ -69,7 +67,7 @@ final class Connection {
   var firstCommand: Int32 = -1
   var commandCount = 0
   var lastHeardAt: UInt64
-  /// When the message in flight was submitted.
+  /// Since when something sent is in flight that has not arrived, or when some of it last did.
   var sendingSince: UInt64 = 0
   /// When the ping in flight was sent; 0: none.
   var pingedAt: UInt64 = 0
@@ -85,12 +83,13 @@ final class Connection {
   var failedCommands: UInt64 = 0
 
   init(
-    index: Int, generation: UInt32, fd: Int32, peer: String, local: String, ticket: ConnectionTicket,
+    index: Int, generation: UInt32, mover: Mover, peer: String, local: String, ticket: ConnectionTicket,
     target: TargetConfiguration, units: LogicalUnitMap, now: UInt64
   ) {
     self.index = index
     self.generation = generation
-    self.fd = fd
+    self.mover = mover
+    tcp = mover as? TCPMover
     self.peer = peer
     self.local = local
     self.ticket = ticket
@@ -98,9 +97,6 @@ final class Connection {
     self.units = units
     acceptedAt = now
     lastHeardAt = now
-    receiver = TCPReceiver(dataSegmentLengthMax: LoginMachine.segmentByteCountMax)
-    sender = TCPSender(
-      fd: fd, token: Token(OperationCode.send, index: UInt32(index), generation: generation))
   }
 
   deinit { control?.deallocate() }

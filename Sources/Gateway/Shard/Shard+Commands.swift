@@ -208,9 +208,10 @@ extension Shard {
       var header = BasicHeaderSegment.dataIn(initiatorTaskTag: command.pointee.initiatorTaskTag)
       let isLast = done + length == count
       if isLast { addStatus(&header, connection, residual) }
-      command.pointee.dataSN = connection.sender.enqueueRun(
+      command.pointee.dataSN = connection.mover.putData(
         header, payload: UnsafeRawPointer(buffer.base), count: length, offset: UInt32(done),
-        dataSN: command.pointee.dataSN, isLast: isLast, buffer: buffer, notice: 0)
+        dataSN: command.pointee.dataSN, isLast: isLast, buffer: buffer, notice: 0,
+        advertised: command.pointee.advertised)
       done += length
     }
     touch(connection)
@@ -238,7 +239,7 @@ extension Shard {
       expDataSN: command.pointee.dataSN &+ command.pointee.r2tSN)
     header.statSN = connection.statSN
     connection.statSN &+= 1
-    connection.sender.enqueue(header)
+    connection.mover.sendResponse(header, advertised: command.pointee.advertised)
     touch(connection)
     count(index, connection, isGood: status == .good || status == .conditionMet)
     free(index)
@@ -261,7 +262,7 @@ extension Shard {
       expDataSN: command.pointee.dataSN &+ command.pointee.r2tSN)
     header.statSN = connection.statSN
     connection.statSN &+= 1
-    connection.sender.enqueue(header, data: data)
+    connection.mover.sendResponse(header, data: data, advertised: command.pointee.advertised)
     touch(connection)
     count(index, connection, isGood: false)
     free(index)

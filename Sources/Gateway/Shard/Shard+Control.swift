@@ -89,7 +89,7 @@ extension Shard {
     ]
     return SessionReport(
       id: connection.tsih, initiator: connection.result?.initiatorName.text ?? "",
-      alias: connection.result?.initiatorAlias, address: connection.peer, transport: "tcp",
+      alias: connection.result?.initiatorAlias, address: connection.peer, transport: connection.mover.name,
       ageSeconds: (now - min(connection.acceptedAt, now)) / 1_000_000_000, parameters: parameters, counters: counters)
   }
 
@@ -108,7 +108,7 @@ extension Shard {
       var header = BasicHeaderSegment.asyncMessage(.logoutRequest, parameters: (0, 0, 1))
       header.statSN = connection.statSN
       connection.statSN &+= 1
-      connection.sender.enqueue(header)
+      connection.mover.sendControl(header)
       touch(connection)
     }
   }

@@ -39,7 +39,7 @@ extension Shard {
   }
 
   private func send(_ connection: Connection, _ reply: LoginReply) {
-    connection.sender.enqueue(reply.header, data: reply.data)
+    connection.mover.sendControl(reply.header, data: reply.data)
     touch(connection)
   }
 
@@ -109,20 +109,19 @@ extension Shard {
   private func establish(_ connection: Connection, _ result: LoginResult, tsih: UInt16) {
     guard var machine = connection.login else { return }
     let depth = result.isDiscovery ? 8 : configuration.queueDepth
+    connection.tsih = tsih
+    guard connection.mover.enable(result.parameters, window: depth, pool: pool) else {
+      return refuse(connection, .outOfResources)
+    }
     let reply = machine.finish(tsih: tsih, commandWindow: depth)
     connection.login = nil
     connection.phase = .fullFeature
-    connection.tsih = tsih
     connection.parameters = result.parameters
     connection.statSN = result.statSN
     connection.window = CommandWindow(initialCmdSN: result.initialCmdSN, depth: depth)
     connection.text = TextExchange(
-      configuration: connection.target, transport: .tcp, localPortal: connection.local, login: result)
-    connection.receiver.dataSegmentLengthMax = result.parameters.targetMaxRecvDataSegmentLength
-    connection.receiver.headerDigest = result.parameters.headerDigest
-    connection.receiver.dataDigest = result.parameters.dataDigest
-    connection.sender.segmentBytesMax = result.parameters.maxRecvDataSegmentLength
-    connection.sender.burstBytesMax = result.parameters.maxBurstLength
+      configuration: connection.target, transport: connection.mover.capabilities, localPortal: connection.local,
+      login: result)
     if !result.isDiscovery {
       let nexus = Nexus(
         identity: NexusIdentity(
@@ -152,11 +151,9 @@ extension Shard {
     }
   }
 
-  /// Digests begin with the first PDU of the full feature phase in either direction (RFC 7143 §6.1).
   private func hearFirst(_ connection: Connection) {
     connection.hasHeard = true
-    connection.sender.headerDigest = connection.parameters.headerDigest
-    connection.sender.dataDigest = connection.parameters.dataDigest
+    connection.mover.beginFullFeature(connection.parameters)
   }
 
   private func sessionRequest(_ connection: Connection, _ header: BasicHeaderSegment) {
@@ -191,7 +188,7 @@ extension Shard {
     var header = header
     header.statSN = connection.statSN
     connection.statSN &+= 1
-    connection.sender.enqueue(header, data: data)
+    connection.mover.sendControl(header, data: data)
     touch(connection)
   }
 
@@ -210,7 +207,7 @@ extension Shard {
     guard var text = connection.text else { return }
     let step = text.receive(header, data: data)
     connection.text = text
-    connection.sender.segmentBytesMax = text.maxRecvDataSegmentLength
+    connection.mover.setMaxRecvDataSegmentLength(text.maxRecvDataSegmentLength)
     connection.parameters.maxRecvDataSegmentLength = text.maxRecvDataSegmentLength
     switch step {
     case .respond(let reply): respond(connection, reply.header, data: reply.data)
@@ -250,7 +247,7 @@ extension Shard {
     touch(connection)
   }
 
-  /// Ends a connection: the socket is shut down, so that what the ring still has for it completes at once.
+  /// Ends a connection; the rest follows when its datamover has come to rest.
   func close(_ connection: Connection, _ reason: String) {
     guard connection.phase != .closing else { return }
     if connection.result != nil {
@@ -259,24 +256,25 @@ extension Shard {
       Log.debug("connection of \(connection.peer) ended: \(reason)")
     }
     connection.phase = .closing
-    shutdown(connection.fd, Int32(SHUT_RDWR))
+    connection.mover.terminate()
     finishClose(connection)
   }
 
-  /// The second half of the end, when the ring has nothing left for the connection.
+  /// The second half of the end, when nothing is left in flight for the connection.
   func finishClose(_ connection: Connection) {
-    guard connection.phase == .closing, !connection.isReceiving, !connection.sender.isInFlight,
+    guard connection.phase == .closing, connection.mover.isQuiet,
       connections[connection.index] === connection
     else { return }
     starved.removeAll { $0 === connection }
-    connection.sender.discard(pool: pool)
+    connection.mover.discard(pool: pool)
     releasePlacement(connection)
+    for tag in connection.mover.takeUnfinished() { endArrival(tag) }
     abortAll(of: connection)
     // Pieces that were to be sent: with their commands aborted they only go back.
-    for notice in connection.sender.takeNotices() { sentPiece(Int(notice) - 1) }
+    for notice in connection.mover.takeNotices() { sentPiece(Int(notice) - 1) }
     connections[connection.index] = nil
     freeConnections.append(connection.index)
-    Glibc.close(connection.fd)
+    connection.mover.release(pool: pool)
     handle.load.subtract(1, ordering: .relaxed)
     if connection.tsih != 0 { context.sessions.release(tsih: connection.tsih) }
     if let nexus = connection.nexus {
@@ -335,7 +333,7 @@ extension Shard {
   private func runPing(_ connection: Connection) {
     let interval = configuration.nopIntervalNs
     // It may speak and yet take nothing, which holds buffers that others wait for.
-    if connection.sender.isInFlight, connection.sendingSince + 2 * interval <= now {
+    if connection.mover.isInFlight, connection.sendingSince + 2 * interval <= now {
       return close(connection, "it has taken no data for \((now - connection.sendingSince) / 1_000_000_000) s")
     }
     if connection.pingedAt != 0, connection.lastHeardAt > connection.pingedAt { connection.pingedAt = 0 }
@@ -354,7 +352,7 @@ extension Shard {
     var header = BasicHeaderSegment.nopIn(
       lun: 0, initiatorTaskTag: BasicHeaderSegment.reservedTag, targetTransferTag: connection.pingTag)
     header.statSN = connection.statSN  // not advanced (RFC 7143 §11.19.1)
-    connection.sender.enqueue(header)
+    connection.mover.sendControl(header)
     touch(connection)
   }
 }

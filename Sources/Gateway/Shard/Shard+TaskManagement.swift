@@ -136,7 +136,7 @@ extension Shard {
     scheduleTick(at: now + Self.drainNs)
   }
 
-  /// Takes a command from its connection. It is gone at once unless a disk, the sender or the receiver has a part of it.
+  /// Takes a command from its connection. It is gone at once unless a disk or the datamover has a part of it.
   private func abort(_ index: Int) {
     let command = commands[index]
     guard !command.pointee.isAborted else { return }

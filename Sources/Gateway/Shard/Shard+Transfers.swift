@@ -213,11 +213,12 @@ extension Shard {
           &header, connection,
           Residual(expected: UInt64(command.pointee.expected), actual: command.pointee.transferBytes))
       }
-      command.pointee.dataSN = connection.sender.enqueueRun(
+      command.pointee.dataSN = connection.mover.putData(
         header, payload: UnsafeRawPointer(piece.pointee.buffer!.base), count: length,
         offset: UInt32(truncatingIfNeeded: piece.pointee.offset), dataSN: command.pointee.dataSN, isLast: isLast,
-        buffer: piece.pointee.buffer, notice: isOnly ? 0 : UInt32(number + 1))
-      // The buffer is the sender's now.
+        buffer: piece.pointee.buffer, notice: isOnly ? 0 : UInt32(number + 1),
+        advertised: command.pointee.advertised)
+      // The buffer is the datamover's now.
       piece.pointee.buffer = nil
       piece.pointee.state = .sending
       command.pointee.completed += UInt64(length)
@@ -355,8 +356,36 @@ extension Shard {
       bufferOffset: UInt32(piece.pointee.offset) + piece.pointee.received, desiredLength: length)
     header.statSN = connection.statSN  // not advanced (RFC 7143 §11.8.3)
     command.pointee.r2tSN &+= 1
-    connection.sender.enqueue(header)
+    piece.pointee.isReceiving = connection.mover.getData(
+      header, into: piece.pointee.buffer!.base + Int(piece.pointee.received), buffer: piece.pointee.buffer!,
+      advertised: command.pointee.advertised, unsolicitedBytes: command.pointee.unsolicited)
     touch(connection)
+  }
+
+  /// Data_Completion_Notify of a Get_Data: all that an R2T asked for is in its piece.
+  func dataArrived(_ transferTag: UInt32) {
+    guard let number = endArrival(transferTag) else { return }
+    let piece = pieces[number]
+    let index = Int(piece.pointee.command)
+    commands[index].pointee.progressedAt = now
+    commands[index].pointee.outstandingR2T -= 1
+    piece.pointee.received = piece.pointee.solicitedEnd
+    if commands[index].pointee.hasFailed { failIfQuiet(index) } else { advanceWrite(index) }
+  }
+
+  /// The datamover no longer writes to a piece's buffer. Returns the piece, unless its command was aborted meanwhile: then
+  /// that has come to its end.
+  @discardableResult
+  func endArrival(_ transferTag: UInt32) -> Int? {
+    // It cannot have been freed: nothing is while it is received into.
+    let number = Int(transferTag & 0xFFFF)
+    let piece = pieces[number]
+    precondition(piece.pointee.isReceiving && piece.pointee.transferTag(index: number) == transferTag)
+    piece.pointee.isReceiving = false
+    let index = Int(piece.pointee.command)
+    guard commands[index].pointee.isAborted else { return number }
+    finishAborted(index)
+    return nil
   }
 
   @inline(__always)
@@ -396,14 +425,14 @@ extension Shard {
 
   // MARK: Data-Out
 
-  /// Names the place of a Data-Out's data, if it belongs to anything (RFC 7143 §11.7).
-  func placeDataOut(_ connection: Connection, _ header: BasicHeaderSegment) {
+  /// The place of a Data-Out's data, if it belongs to anything (RFC 7143 §11.7).
+  func placeDataOut(_ connection: Connection, _ header: BasicHeaderSegment) -> UnsafeMutableRawPointer? {
     connection.placement = .dropped
-    guard let (number, start) = pieceFor(connection, header) else { return connection.receiver.place(at: nil) }
+    guard let (number, start) = pieceFor(connection, header) else { return nil }
     let piece = pieces[number]
     connection.placement = .piece(index: number, generation: piece.pointee.generation)
     piece.pointee.isReceiving = true
-    connection.receiver.place(at: piece.pointee.buffer!.base + Int(start))
+    return piece.pointee.buffer!.base + Int(start)
   }
 
   /// The piece that a Data-Out fills, and where; nil if it is to be dropped. A violation ends the command.
@@ -638,7 +667,7 @@ extension Shard {
     commands[index].pointee.failure = sense
   }
 
-  /// Answers a failed command once the disk and the sender have nothing of it.
+  /// Answers a failed command once the disk and the datamover have nothing of it.
   func failIfQuiet(_ index: Int) {
     let command = commands[index]
     guard command.pointee.diskCount == 0 else { return }
@@ -646,7 +675,7 @@ extension Shard {
     fail(index, command.pointee.failure)
   }
 
-  /// Whether the sender or the receiver has a piece of this command in hand.
+  /// Whether the datamover has a piece of this command in hand.
   func isMoving(_ index: Int) -> Bool {
     var current = commands[index].pointee.firstPiece
     while current >= 0 {

@@ -141,14 +141,7 @@ final class Shard {
         flush(connection)
       }
     } while hasFlushed
-    if !starved.isEmpty {
-      let retry = starved
-      starved = []
-      for connection in retry {
-        connection.isStarved = false
-        armReceive(connection)
-      }
-    }
+    if !starved.isEmpty { retryStarved() }
   }
 
   /// Has the connection's queue sent at the end of this turn.
@@ -161,11 +154,11 @@ final class Shard {
 
   func flush(_ connection: Connection) {
     guard connection.phase != .closing else { return }
-    if !connection.sender.isInFlight { connection.sendingSince = now }
-    connection.sender.flush(
+    if !connection.mover.isInFlight { connection.sendingSince = now }
+    connection.mover.flush(
       ring: ring, batches: batches, expCmdSN: connection.window.expCmdSN.value,
       maxCmdSN: connection.window.maxCmdSN.value)
-    if connection.closesAfterSend, connection.sender.isIdle { close(connection, connection.closeReason) }
+    if connection.closesAfterSend, connection.mover.isIdle { close(connection, connection.closeReason) }
   }
 
   /// The live connection that a token names.

@@ -1,0 +1,107 @@
+import ISCSI
+import Reactor
+
+/// Where an initiator has a command's data, as the header in front of the command told it (RFC 7145 §9.2); empty on a
+/// transport whose PDUs carry the data. Opaque to everybody but the datamover: taken from it with the command and handed
+/// back with each request to move data.
+public struct AdvertisedBuffers: Equatable, Sendable {
+  /// Steering tags; nil in effect when the flag is not set. 0 is a tag like any other.
+  public var readSTag: UInt32 = 0
+  public var writeSTag: UInt32 = 0
+  public var readVA: UInt64 = 0
+  /// Of the first byte that is not sent with the command.
+  public var writeVA: UInt64 = 0
+  public var hasRead = false
+  public var hasWrite = false
+
+  public init() {}
+}
+
+/// The datamover under one iSCSI connection: the waist of RFC 5047 (Datamover Architecture), with its primitives. What the
+/// owner asks for is queued and goes out with `flush`, once a turn of its loop; what has come of it is told by `takeNotices`
+/// and by what the transport's own completions return. The owner knows no transport by name: a difference is a capability.
+public class Mover {
+  public let capabilities: TransportCapabilities
+  /// "tcp" or "iser": for reports.
+  public let name: String
+
+  init(capabilities: TransportCapabilities, name: String) {
+    self.capabilities = capabilities
+    self.name = name
+  }
+
+  // MARK: Requests
+
+  /// Send_Control: one PDU. StatSN is in the header; DataSegmentLength is set from `data`.
+  public func sendControl(_ header: BasicHeaderSegment, data: [UInt8] = []) { preconditionFailure("abstract") }
+
+  /// Send_Control of a SCSI Response: with it the command's buffers are the initiator's again.
+  public func sendResponse(_ header: BasicHeaderSegment, data: [UInt8] = [], advertised: AdvertisedBuffers) {
+    sendControl(header, data: data)
+  }
+
+  /// Put_Data: `count` bytes at `payload` that lie at `offset` of the command's transfer.
+  /// - Parameters:
+  ///   - header: `.dataIn`, with status added if this is the last of a command that ends well.
+  ///   - dataSN: of the first PDU of the run.
+  ///   - isLast: it ends the transfer.
+  ///   - buffer: given back to the pool once sent.
+  ///   - notice: told by `takeNotices` once sent; 0: nobody wants to hear.
+  /// - Returns: the DataSN after the run.
+  public func putData(
+    _ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, offset: UInt32, dataSN: UInt32, isLast: Bool,
+    buffer: Buffer?, notice: UInt32, advertised: AdvertisedBuffers
+  ) -> UInt32 { preconditionFailure("abstract") }
+
+  /// Get_Data: what an R2T asks for.
+  /// - Parameters:
+  ///   - readyToTransfer: the R2T with its Target Transfer Tag, offset and length.
+  ///   - destination: where the data goes, in `buffer`.
+  ///   - unsolicitedBytes: of the command: what came with it.
+  /// - Returns: whether the datamover itself fills the destination, and tells so by `takeArrivals`; else Data-Out PDUs come.
+  public func getData(
+    _ readyToTransfer: BasicHeaderSegment, into destination: UnsafeMutableRawPointer, buffer: Buffer,
+    advertised: AdvertisedBuffers, unsolicitedBytes: UInt32
+  ) -> Bool { preconditionFailure("abstract") }
+
+  /// Allocate_Connection_Resources and Notice_Key_Values: what was negotiated, before the final Login Response is queued.
+  /// - Parameter window: the most commands in flight.
+  /// - Returns: false when there is no memory for them: the login must be refused.
+  public func enable(_ parameters: NegotiatedParameters, window: UInt32, pool: BufferPool) -> Bool { true }
+
+  /// The initiator has been heard in the full-feature phase.
+  public func beginFullFeature(_ parameters: NegotiatedParameters) {}
+
+  /// The most bytes of one data segment to the initiator changed (RFC 7143 §13.12, by a Text Request).
+  public func setMaxRecvDataSegmentLength(_ bytes: Int) {}
+
+  /// Puts what is queued on its way.
+  public func flush(ring: Ring, batches: SendBatches, expCmdSN: UInt32, maxCmdSN: UInt32) {
+    preconditionFailure("abstract")
+  }
+
+  /// Connection_Terminate: nothing more goes out or comes in. What is in flight ends soon: see `isQuiet`.
+  public func terminate() { preconditionFailure("abstract") }
+
+  /// After `terminate`, when quiet: drops what waits, giving its buffers back and noting its notices.
+  public func discard(pool: BufferPool) { preconditionFailure("abstract") }
+
+  /// Deallocate_Connection_Resources: the last call.
+  public func release(pool: BufferPool) { preconditionFailure("abstract") }
+
+  // MARK: State
+
+  /// Whether more requests may be taken in: those whose answers are not taken would pile up without bound.
+  public var mayQueue: Bool { true }
+  /// Something was sent and is not known to have arrived.
+  public var isInFlight: Bool { false }
+  public var hasWaiting: Bool { false }
+  /// Nothing waits and nothing is in flight.
+  public var isIdle: Bool { !isInFlight && !hasWaiting }
+  /// Nobody reads or writes our memory for it any more.
+  public var isQuiet: Bool { true }
+  /// The notices of all that is done with since the last call.
+  public func takeNotices() -> [UInt32] { [] }
+  /// The Target Transfer Tags of the requests for data that ended with the connection, unfinished.
+  public func takeUnfinished() -> [UInt32] { [] }
+}
