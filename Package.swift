@@ -24,6 +24,7 @@ let package = Package(
     .systemLibrary(name: "CUdev", pkgConfig: "libudev", providers: [.apt(["libudev-dev"])]),
     .systemLibrary(name: "CNettle", pkgConfig: "nettle", providers: [.apt(["nettle-dev"])]),
     .systemLibrary(name: "CBlkid", pkgConfig: "blkid", providers: [.apt(["libblkid-dev"])]),
+    .systemLibrary(name: "CVerbs", pkgConfig: "librdmacm", providers: [.apt(["libibverbs-dev", "librdmacm-dev"])]),
 
     // Pure cores.
     .target(name: "Wire", dependencies: ["CChecksum"], swiftSettings: hot),
@@ -35,7 +36,7 @@ let package = Package(
     .target(name: "Reactor", dependencies: ["CURing", "CSystem"], swiftSettings: hot),
     .target(name: "Storage", dependencies: ["Wire", "SCSI", "Reactor", "CSystem"], swiftSettings: hot),
     .target(
-      name: "Datamover", dependencies: ["Wire", "ISCSI", "Reactor", "CSystem"], swiftSettings: hot),
+      name: "Datamover", dependencies: ["Wire", "ISCSI", "Reactor", "CSystem", "CVerbs"], swiftSettings: hot),
     .target(name: "Discovery", dependencies: ["CUdev", "CBlkid", "CSystem"], swiftSettings: strict),
 
     // Composition.

@@ -91,6 +91,14 @@ public class Mover {
 
   // MARK: State
 
+  /// A negative errno of what could not be put on its way: the connection is at its end; 0: none.
+  public var failure: Int32 { 0 }
+
+  /// The most commands that a session over it may have in flight.
+  public var commandsMax: UInt32 { .max }
+  /// Requests for data that one command may have outstanding; nil: what MaxOutstandingR2T says.
+  public var requestsForDataMax: Int? { nil }
+
   /// Whether more requests may be taken in: those whose answers are not taken would pile up without bound.
   public var mayQueue: Bool { true }
   /// Something was sent and is not known to have arrived.

@@ -153,23 +153,35 @@ final class Acceptor: Sendable {
       close(fd)
       return
     }
-    if let reason = refusal(of: peer) {
-      refused.add(1, ordering: .relaxed)
-      Log.notice("connection from \(peer.text) refused: \(reason)")
-      close(fd)
-      return
-    }
-    let rules = self.rules.withLock { $0 }
-    guard let ticket = ledger.admit(peer.address, limit: rules.connectionsPerAddress) else {
-      refused.add(1, ordering: .relaxed)
-      Log.notice("connection from \(peer.text) refused: it has \(rules.connectionsPerAddress) already")
+    guard let ticket = admit(peer) else {
       close(fd)
       return
     }
     system_tune_connection(fd)
+    takeShard().post(.connection(fd: fd, peer: peer.text, local: local.text, ticket: ticket))
+  }
+
+  /// Lets a peer in by the network rule and the limits, whatever it came over; nil: turned away, counted and said.
+  func admit(_ peer: SocketAddress) -> ConnectionTicket? {
+    let limit = rules.withLock { $0.connectionsPerAddress }
+    let reason: String
+    if let refusal = refusal(of: peer) {
+      reason = refusal
+    } else if let ticket = ledger.admit(peer.address, limit: limit) {
+      return ticket
+    } else {
+      reason = "it has \(limit) already"
+    }
+    refused.add(1, ordering: .relaxed)
+    Log.notice("connection from \(peer.text) refused: \(reason)")
+    return nil
+  }
+
+  /// The shard for the next connection: the one with the fewest, which has one more from now on.
+  func takeShard() -> ShardHandle {
     let shard = context.handles.min { $0.load.load(ordering: .relaxed) < $1.load.load(ordering: .relaxed) }!
     shard.load.add(1, ordering: .relaxed)
-    shard.post(.connection(fd: fd, peer: peer.text, local: local.text, ticket: ticket))
+    return shard
   }
 
   private func refusal(of peer: SocketAddress) -> String? {

@@ -28,6 +28,7 @@ public final class Gateway: GatewayControl {
     var settings: Settings
     var context: ShardContext?
     var acceptor: Acceptor?
+    var iser: ISERAcceptor?
     var provisioner: Provisioner?
     var configuration: ShardConfiguration?
   }
@@ -64,13 +65,47 @@ public final class Gateway: GatewayControl {
     try startShards(context, configuration, provisioner.map)
     provisioner.publishFrom(context)
     acceptor.start()
+    let iser = ISERAcceptor(acceptor: acceptor, context: context)
     parts.withLock { parts in
       parts.context = context
       parts.acceptor = acceptor
+      parts.iser = iser
       parts.provisioner = provisioner
       parts.configuration = configuration
     }
     for listener in acceptor.listeners { Log.info("target \(name) listens on \(listener.address)") }
+    startISER()
+  }
+
+  /// Listens over RDMA if there is anything to listen with. Never fatal; tried again when a device comes.
+  private func startISER() {
+    guard let iser = parts.withLock({ $0.iser }) else { return }
+    let before = iser.listener.state
+    iser.listener.start()
+    guard iser.listener.state != before else { return }
+    switch iser.listener.state {
+    case .listening: Log.info("listens over RDMA on the same addresses")
+    case .off(let reason): Log.info("no iSER: \(reason); TCP only")
+    case .failed(let reason): Log.warning("no iSER: \(reason); TCP only")
+    }
+    setPortGroups(hasRDMA: iser.listener.state == .listening)
+  }
+
+  /// Prefers RDMA where it is there (ALUA), and tells the initiators when that changes.
+  private func setPortGroups(hasRDMA: Bool) {
+    let groups = TargetPort.groups(hasRDMA: hasRDMA)
+    let change = parts.withLock { parts -> (ShardContext, ShardConfiguration)? in
+      guard let context = parts.context, var configuration = parts.configuration,
+        configuration.deviceServer.portGroups != groups
+      else { return nil }
+      configuration.deviceServer = DeviceServer(
+        deviceName: configuration.deviceServer.deviceName, registry: context.registry, portGroups: groups)
+      parts.configuration = configuration
+      return (context, configuration)
+    }
+    guard let (context, configuration) = change else { return }
+    for handle in context.handles { handle.post(.configure(configuration)) }
+    context.registry.raiseForAll(.asymmetricAccessStateChanged)
   }
 
   private func startShards(
@@ -100,6 +135,7 @@ public final class Gateway: GatewayControl {
   public func stop(within seconds: Double) {
     let (context, acceptor, provisioner) = parts.withLock { ($0.context, $0.acceptor, $0.provisioner) }
     acceptor?.stop()
+    parts.withLock { $0.iser }?.listener.stop()
     provisioner?.stop()
     guard let context else { return }
     // A part of the bound is left for what comes after this.
@@ -139,9 +175,7 @@ public final class Gateway: GatewayControl {
         access: AccessRules(settings)),
       deviceServer: DeviceServer(
         deviceName: name.text, registry: registry,
-        portGroups: TargetPortGroups([
-          TargetPortGroups.Group(id: 1, state: .activeOptimized, relativeTargetPorts: [1])
-        ])),
+        portGroups: TargetPort.groups(hasRDMA: false)),
       sessionsMax: settings.limits.sessions, queueDepth: UInt32(settings.limits.queueDepth),
       loginTimeoutNs: UInt64(settings.limits.loginTimeoutSeconds) * second,
       nopIntervalNs: UInt64(settings.timeouts.nopIntervalSeconds) * second,

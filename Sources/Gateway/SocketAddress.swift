@@ -43,14 +43,15 @@ struct SocketAddress {
       storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, &length) }
     }
     guard code == 0 else { return nil }
-    return withUnsafeBytes(of: storage) { bytes in
-      guard let address = NetworkAddress(socketAddress: UnsafeRawBufferPointer(rebasing: bytes[..<Int(length)])) else {
-        return nil
-      }
-      // Both families have the port at the same place.
-      let port = UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
-      return SocketAddress(address: address, port: port)
-    }
+    return withUnsafeBytes(of: storage) { SocketAddress(UnsafeRawBufferPointer(rebasing: $0[..<Int(length)])) }
+  }
+
+  /// From a `sockaddr_in` or `sockaddr_in6`; nil if it is neither.
+  init?(_ bytes: UnsafeRawBufferPointer) {
+    guard bytes.count >= 4, let address = NetworkAddress(socketAddress: bytes) else { return nil }
+    // Both families have the port at the same place.
+    let port = UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
+    self.init(address: address, port: port)
   }
 
   /// `10.0.0.1:3260`, `[::1]:3260`.

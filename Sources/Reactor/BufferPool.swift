@@ -6,8 +6,8 @@ public struct Buffer {
   public let base: UnsafeMutableRawPointer
   /// Bytes that fit.
   public let capacity: Int
-  /// Where it lies in the arena.
-  @usableFromInline let chunk: UInt16
+  /// Which chunk of its pool's arena it lies in.
+  public let chunk: UInt16
   /// The fixed-buffer slot of its chunk; nil where the kernel did not register it.
   public let registered: UInt16?
 
@@ -29,7 +29,7 @@ public struct Buffer {
 public final class BufferPool {
   public static let chunkBytes = 1 << 20
   /// Slot sizes, in bytes. A transfer larger than the last moves in pieces of it.
-  public static let classes = [4096, 16384, 65536, 262_144]
+  public static let classes = [4096, 8192, 16384, 65536, 262_144]
   public static let pieceBytes = 262_144
 
   struct Chunk {
@@ -48,12 +48,18 @@ public final class BufferPool {
   private let chunks: UnsafeMutablePointer<Chunk>
   private let chunkCount: Int
   private var freeChunks: [UInt16]
+  /// Chunks in use without a slot out: kept, but another class may have them.
+  private var emptyChunks = 0
   /// By class: the first chunk with a free slot, or -1.
   private let open: UnsafeMutablePointer<Int32>
   /// Bytes handed out now.
   public private(set) var bytesInUse = 0
   /// Set when `take` had nothing; the owner resets it when it has retried those who wait.
   public var isShort = false
+  /// Told of each chunk that is opened, with its memory, for those who must register it; false: it cannot be used.
+  public var chunkOpened: ((UInt16, UnsafeMutableRawPointer) -> Bool)?
+  /// Told of each chunk that is closed, before its memory goes.
+  public var chunkClosed: ((UInt16) -> Void)?
 
   /// - Parameter bytes: the most that the arena may ever take, rounded down to chunks; at least 4 MiB.
   public init(ring: Ring, bytes: Int) {
@@ -82,10 +88,10 @@ public final class BufferPool {
   /// Bytes of chunks that are populated now.
   public var bytesPopulated: Int { (chunkCount - freeChunks.count) * Self.chunkBytes }
 
-  /// The class for `bytes`, by comparison rather than look-up: four classes.
+  /// The class for `bytes`, by comparison rather than look-up: five classes.
   @inline(__always)
   private func classIndex(_ bytes: Int) -> Int {
-    bytes <= 4096 ? 0 : bytes <= 16384 ? 1 : bytes <= 65536 ? 2 : 3
+    bytes <= 4096 ? 0 : bytes <= 8192 ? 1 : bytes <= 16384 ? 2 : bytes <= 65536 ? 3 : 4
   }
 
   /// A buffer of at least `bytes` (at most `pieceBytes`), or nil when the arena is full.
@@ -101,6 +107,7 @@ public final class BufferPool {
     let offset = chunk.pointee.firstFree - 1
     let base = arena + number * Self.chunkBytes + offset
     chunk.pointee.firstFree = base.load(as: Int.self)
+    if chunk.pointee.used == 0 { emptyChunks -= 1 }
     chunk.pointee.used += 1
     if chunk.pointee.firstFree == 0 { unlink(number, index) }
     bytesInUse += chunk.pointee.slotBytes
@@ -126,11 +133,24 @@ public final class BufferPool {
     chunk.pointee.used -= 1
     bytesInUse -= chunk.pointee.slotBytes
     if wasFull { link(number, index) }
+    guard chunk.pointee.used == 0 else { return }
+    emptyChunks += 1
     // One empty chunk a class is kept, so that a load at a chunk's edge does not populate and release it each time.
-    if chunk.pointee.used == 0, chunk.pointee.next >= 0 || chunk.pointee.previous >= 0 { closeChunk(number, index) }
+    if chunk.pointee.next >= 0 || chunk.pointee.previous >= 0 { closeChunk(number, index) }
   }
 
-  /// Releases chunks that nobody uses: for a gateway that has become idle.
+  /// Calls `body` with each chunk that is open, until it says false. Returns whether it never did.
+  public func forEachOpenChunk(_ body: (UInt16, UnsafeMutableRawPointer) -> Bool) -> Bool {
+    for number in 0..<chunkCount where chunks[number].slotBytes > 0 {
+      guard body(UInt16(number), arena + number * Self.chunkBytes) else { return false }
+    }
+    return true
+  }
+
+  /// Chunks of the arena, open or not.
+  public var chunksMax: Int { chunkCount }
+
+  /// Releases the chunks that nobody uses.
   public func shrink() {
     for index in Self.classes.indices {
       var number = open[index]
@@ -143,8 +163,14 @@ public final class BufferPool {
   }
 
   private func openChunk(_ index: Int) -> Bool {
+    // What one class keeps for later is no reason to refuse another.
+    if freeChunks.isEmpty, emptyChunks > 0 { shrink() }
     guard let number = freeChunks.popLast() else { return false }
     let base = arena + Int(number) * Self.chunkBytes
+    if let chunkOpened, !chunkOpened(number, base) {
+      freeChunks.append(number)
+      return false
+    }
     let slotBytes = Self.classes[index]
     var chunk = Chunk(slotBytes: slotBytes)
     // The list in address order: the first slot first.
@@ -156,12 +182,15 @@ public final class BufferPool {
     }
     chunk.isRegistered = ring.setBuffer(base, count: Self.chunkBytes, slot: UInt32(number))
     chunks[Int(number)] = chunk
+    emptyChunks += 1
     link(Int(number), index)
     return true
   }
 
   private func closeChunk(_ number: Int, _ index: Int) {
     unlink(number, index)
+    emptyChunks -= 1
+    chunkClosed?(UInt16(number))
     if chunks[number].isRegistered { _ = ring.setBuffer(nil, count: 0, slot: UInt32(number)) }
     madvise(arena + number * Self.chunkBytes, Self.chunkBytes, MADV_DONTNEED)
     chunks[number] = Chunk()

@@ -12,7 +12,8 @@ struct BufferPoolTests {
     let bench = try Bench()
     let pool = BufferPool(ring: bench.ring, bytes: Self.arenaBytes)
     for (bytes, capacity) in [
-      (0, 4096), (1, 4096), (4096, 4096), (4097, 16384), (16384, 16384), (16385, 65536), (65536, 65536),
+      (0, 4096), (1, 4096), (4096, 4096), (4097, 8192), (8192, 8192), (8193, 16384), (16384, 16384), (16385, 65536),
+      (65536, 65536),
       (65537, 262_144), (262_144, 262_144),
     ] {
       let buffer = try #require(pool.take(bytes))
@@ -122,6 +123,43 @@ struct BufferPoolTests {
       while pool.take(262_144) != nil { count += 1 }
       #expect(count == chunks * 4, "\(bytes)")
     }
+  }
+
+  @Test("A chunk that one class keeps empty is another's when no other is left")
+  func keptChunks() throws {
+    let bench = try Bench()
+    let pool = BufferPool(ring: bench.ring, bytes: Self.arenaBytes)
+    for bytes in BufferPool.classes.dropLast() { pool.give(try #require(pool.take(bytes))) }
+    #expect(pool.bytesPopulated == Self.arenaBytes)
+    for _ in 0..<Self.arenaBytes / 262_144 { #expect(pool.take(262_144) != nil) }
+  }
+
+  @Test("Whoever registers chunks hears of each before a buffer comes out of it and when it goes, and may refuse it")
+  func observers() throws {
+    let bench = try Bench()
+    let pool = BufferPool(ring: bench.ring, bytes: Self.arenaBytes)
+    let early = try #require(pool.take(4096))
+    var known: Set<UInt16> = []
+    #expect(
+      pool.forEachOpenChunk { chunk, base in
+        known.insert(chunk)
+        return base == early.base
+      })
+    var mayOpen = true
+    pool.chunkOpened = { chunk, _ in
+      if mayOpen { known.insert(chunk) }
+      return mayOpen
+    }
+    pool.chunkClosed = { known.remove($0) }
+    let other = try #require(pool.take(65536))
+    #expect(known == [early.chunk, other.chunk])
+    mayOpen = false
+    #expect(pool.take(262_144) == nil && pool.isShort)
+    mayOpen = true
+    #expect(pool.take(262_144) != nil && known.count == 3)
+    pool.give(other)
+    pool.shrink()
+    #expect(known.count == 2 && !known.contains(other.chunk))
   }
 
   @Test("After any sequence of takes and gives the counts are right, and no two buffers overlap", arguments: 0..<4)

@@ -133,6 +133,8 @@ enum OperationCode {
   static let send: UInt8 = 5
   static let disk: UInt8 = 6
   static let cancel: UInt8 = 7
+  static let verbs: UInt8 = 8
+  static let verbsEvent: UInt8 = 9
 }
 
 /// A logical unit as one shard reaches it. It outlives its removal until the last command has let go.

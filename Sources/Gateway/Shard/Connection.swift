@@ -30,8 +30,12 @@ final class Connection {
   let index: Int
   let generation: UInt32
   let mover: Mover
-  /// The same, if the ring has to receive for it.
+  /// The same, if the ring has to receive for it, or a device.
   let tcp: TCPMover?
+  let iser: ISERMover?
+  var endpoint: VerbsEndpoint?
+  /// The port of the target that it came to.
+  let port: TargetPort
   /// The peer's address with port, and ours.
   let peer: String
   let local: String
@@ -42,6 +46,8 @@ final class Connection {
   var target: TargetConfiguration
   var phase = Phase.login
   var placement = Placement.none
+  /// Where the initiator has the data of the command at hand.
+  var advertised = AdvertisedBuffers()
   /// Login and text requests, pings: their data segment.
   var control: UnsafeMutableRawBufferPointer?
   var isDirty = false
@@ -83,13 +89,16 @@ final class Connection {
   var failedCommands: UInt64 = 0
 
   init(
-    index: Int, generation: UInt32, mover: Mover, peer: String, local: String, ticket: ConnectionTicket,
+    index: Int, generation: UInt32, mover: Mover, port: TargetPort, peer: String, local: String,
+    ticket: ConnectionTicket,
     target: TargetConfiguration, units: LogicalUnitMap, now: UInt64
   ) {
     self.index = index
     self.generation = generation
     self.mover = mover
     tcp = mover as? TCPMover
+    iser = mover as? ISERMover
+    self.port = port
     self.peer = peer
     self.local = local
     self.ticket = ticket

@@ -58,6 +58,7 @@ extension Shard {
     command.pointee.isRead = header.flags & 0x40 != 0
     command.pointee.isWrite = header.flags & 0x20 != 0
     command.pointee.expected = header.expectedDataTransferLength
+    command.pointee.advertised = connection.advertised
     command.pointee.expectsUnsolicited = command.pointee.isWrite && !header.isFinal
     command.pointee.unsolicited = UInt32(header.dataSegmentLength)
     command.pointee.progressedAt = now

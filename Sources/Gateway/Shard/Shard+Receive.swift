@@ -4,16 +4,17 @@ import Reactor
 
 /// What comes in, whatever brought it: connections, PDUs, and their data segments.
 extension Shard {
-  /// A place in the table for a new connection, and its login machine.
+  /// A place in the table for a new connection, and its login machine; nil when it could have no datamover.
   func addConnection(
-    peer: String, local: String, ticket: ConnectionTicket, _ makeMover: (Int, UInt32) -> Mover
-  ) -> Connection {
+    port: TargetPort, peer: String, local: String, ticket: ConnectionTicket, _ makeMover: (Int, UInt32) -> Mover?
+  ) -> Connection? {
     connectionGeneration &+= 1
-    let index = freeConnections.popLast() ?? connections.count
+    let index = freeConnections.last ?? connections.count
+    guard let mover = makeMover(index, connectionGeneration) else { return nil }
     let connection = Connection(
-      index: index, generation: connectionGeneration, mover: makeMover(index, connectionGeneration), peer: peer,
-      local: local, ticket: ticket, target: configuration.target, units: map.units, now: now)
-    if index == connections.count { connections.append(connection) } else { connections[index] = connection }
+      index: index, generation: connectionGeneration, mover: mover, port: port, peer: peer, local: local,
+      ticket: ticket, target: configuration.target, units: map.units, now: now)
+    if freeConnections.popLast() == nil { connections.append(connection) } else { connections[index] = connection }
     // Whoever comes over loopback is told the portal it came to: the others may not be reachable for it.
     if ticket.address.isLoopback { connection.target.portals = [] }
     connection.login = LoginMachine(

@@ -108,7 +108,7 @@ extension Shard {
 
   private func establish(_ connection: Connection, _ result: LoginResult, tsih: UInt16) {
     guard var machine = connection.login else { return }
-    let depth = result.isDiscovery ? 8 : configuration.queueDepth
+    let depth = min(result.isDiscovery ? 8 : configuration.queueDepth, connection.mover.commandsMax)
     connection.tsih = tsih
     guard connection.mover.enable(result.parameters, window: depth, pool: pool) else {
       return refuse(connection, .outOfResources)
@@ -117,6 +117,7 @@ extension Shard {
     connection.login = nil
     connection.phase = .fullFeature
     connection.parameters = result.parameters
+    if let requests = connection.mover.requestsForDataMax { connection.parameters.maxOutstandingR2T = requests }
     connection.statSN = result.statSN
     connection.window = CommandWindow(initialCmdSN: result.initialCmdSN, depth: depth)
     connection.text = TextExchange(
@@ -126,9 +127,9 @@ extension Shard {
       let nexus = Nexus(
         identity: NexusIdentity(
           initiatorName: result.initiatorName.text, isid: result.isid,
-          relativeTargetPort: configuration.relativeTargetPort),
+          relativeTargetPort: connection.port.relativeIdentifier),
         id: UInt64(handle.index) << 32 | UInt64(connection.generation),
-        targetPortGroup: configuration.targetPortGroup)
+        targetPortGroup: connection.port.group)
       connection.nexus = nexus
       connection.units = visibleUnits(result.luns)
       context.registry.attach(nexus)
@@ -193,9 +194,10 @@ extension Shard {
   }
 
   private func nopOut(_ connection: Connection, _ header: BasicHeaderSegment, _ data: [UInt8]) {
-    let echo =
-      data.count > connection.parameters.maxRecvDataSegmentLength
-      ? Array(data.prefix(connection.parameters.maxRecvDataSegmentLength)) : data
+    let echo = Array(
+      data.prefix(
+        min(
+          connection.parameters.maxRecvDataSegmentLength, connection.mover.capabilities.controlDataBytesMax ?? .max)))
     respond(
       connection,
       .nopIn(
@@ -275,6 +277,7 @@ extension Shard {
     connections[connection.index] = nil
     freeConnections.append(connection.index)
     connection.mover.release(pool: pool)
+    if let endpoint = connection.endpoint { retire(endpoint) }
     handle.load.subtract(1, ordering: .relaxed)
     if connection.tsih != 0 { context.sessions.release(tsih: connection.tsih) }
     if let nexus = connection.nexus {

@@ -8,9 +8,10 @@ import Reactor
 extension Shard {
   /// Starts serving an accepted socket.
   func serve(fd: Int32, peer: String, local: String, ticket: ConnectionTicket) {
-    let connection = addConnection(peer: peer, local: local, ticket: ticket) { index, generation in
+    let connection = addConnection(port: .tcp, peer: peer, local: local, ticket: ticket) { index, generation in
       TCPMover(fd: fd, token: Token(OperationCode.send, index: UInt32(index), generation: generation))
     }
+    guard let connection else { return }
     if isStopping { return close(connection, "shutting down") }
     armReceive(connection)
   }

@@ -49,6 +49,8 @@ final class Shard {
   var bufferWaiters: [(piece: Int, generation: UInt32)] = []
   /// Disk requests that wait for a range to be free.
   var parked: [ParkedRequest] = []
+  /// RDMA devices, and connections over them.
+  let verbs = VerbsTable()
   /// COMPARE AND WRITE commands that wait for their range.
   var parkedCommands: [(command: Int, generation: UInt32)] = []
   var mayUnpark = false
@@ -81,9 +83,10 @@ final class Shard {
     let batch = UnsafeMutablePointer<Completion>.allocate(capacity: 512)
     defer { batch.deallocate() }
     ring.pollReadable(handle.inbox.descriptor, token: Token(OperationCode.inbox, index: 0, generation: 0))
-    while !(isStopping && connections.allSatisfy { $0 == nil }) {
-      if local.isEmpty { ring.submitAndWait(until: nextWake()) } else { ring.poll() }
+    while !(isStopping && connections.allSatisfy { $0 == nil } && verbs.isEmpty) {
+      if local.isEmpty, verbs.pollsUntil == 0 { ring.submitAndWait(until: nextWake()) } else { ring.poll() }
       now = system_monotonic_ns()
+      if verbs.pollsUntil != 0 { pollVerbs() }
       var taken = ring.takeCompletions(into: batch, limit: 512)
       for i in 0..<taken { dispatch(batch[i]) }
       repeat {
@@ -109,6 +112,8 @@ final class Shard {
     case OperationCode.send: sent(token, completion.result)
     case OperationCode.receiveDirect: receivedDirectly(completion)
     case OperationCode.inbox: readInbox()
+    case OperationCode.verbs: verbsReadable(token, completion.result)
+    case OperationCode.verbsEvent: verbsEventReadable(token, completion.result)
     default: break
     }
   }
@@ -119,6 +124,8 @@ final class Shard {
       switch message {
       case .connection(let fd, let peer, let local, let ticket):
         serve(fd: fd, peer: peer, local: local, ticket: ticket)
+      case .verbsConnection(let request, let peer, let local, let ticket):
+        serve(request, peer: peer, local: local, ticket: ticket)
       case .adopt(let map): adopt(map)
       case .configure(let configuration): self.configuration = configuration
       case .perform(let body): body(self)
@@ -142,6 +149,7 @@ final class Shard {
       }
     } while hasFlushed
     if !starved.isEmpty { retryStarved() }
+    if !verbs.retired.isEmpty { destroyRetired() }
   }
 
   /// Has the connection's queue sent at the end of this turn.
@@ -158,6 +166,9 @@ final class Shard {
     connection.mover.flush(
       ring: ring, batches: batches, expCmdSN: connection.window.expCmdSN.value,
       maxCmdSN: connection.window.maxCmdSN.value)
+    if connection.mover.failure != 0 {
+      return close(connection, String(cString: strerror(-connection.mover.failure)))
+    }
     if connection.closesAfterSend, connection.mover.isIdle { close(connection, connection.closeReason) }
   }
 

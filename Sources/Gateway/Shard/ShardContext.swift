@@ -1,3 +1,4 @@
+import Datamover
 import Discovery
 import ISCSI
 import Reactor
@@ -8,6 +9,8 @@ import Synchronization
 enum ShardMessage: Sendable {
   /// A connection to serve, already accepted and let in.
   case connection(fd: Int32, peer: String, local: String, ticket: ConnectionTicket)
+  /// The same over RDMA: let in, not yet accepted.
+  case verbsConnection(VerbsRequest, peer: String, local: String, ticket: ConnectionTicket)
   case adopt(ExportMap)
   case configure(ShardConfiguration)
   /// Something to be done on the shard's thread.
@@ -18,8 +21,6 @@ enum ShardMessage: Sendable {
 struct ShardConfiguration: Sendable {
   var target: TargetConfiguration
   var deviceServer: DeviceServer
-  var targetPortGroup: UInt16 = 1
-  var relativeTargetPort: UInt16 = 1
   var sessionsMax: Int
   var queueDepth: UInt32
   var loginTimeoutNs: UInt64
@@ -27,6 +28,29 @@ struct ShardConfiguration: Sendable {
   var nopIntervalNs: UInt64
   /// 0: none.
   var ioDeadlineNs: UInt64
+  /// How long a shard goes on asking an RDMA device for completions before it sleeps; 0: it sleeps at once.
+  var verbsPollNs: UInt64 = 0
+}
+
+/// A SCSI target port as initiators see it: one for each transport, so that ALUA can tell which to prefer.
+struct TargetPort: Equatable, Sendable {
+  /// TARGET PORT GROUP.
+  var group: UInt16
+  /// RELATIVE TARGET PORT IDENTIFIER.
+  var relativeIdentifier: UInt16
+
+  static let tcp = TargetPort(group: 1, relativeIdentifier: 1)
+  static let iser = TargetPort(group: 2, relativeIdentifier: 2)
+
+  /// The groups. With RDMA there its port is preferred; without it TCP's is as good as any.
+  static func groups(hasRDMA: Bool) -> TargetPortGroups {
+    func group(_ port: TargetPort, _ state: AsymmetricAccessState) -> TargetPortGroups.Group {
+      TargetPortGroups.Group(id: port.group, state: state, relativeTargetPorts: [port.relativeIdentifier])
+    }
+    return hasRDMA
+      ? TargetPortGroups([group(.iser, .activeOptimized), group(.tcp, .activeNonOptimized)])
+      : TargetPortGroups([group(.tcp, .activeOptimized)])
+  }
 }
 
 /// A shard as other threads see it.

@@ -1,0 +1,112 @@
+import ISCSI
+import Reactor
+
+/// From what waits to work requests. READs go first: they take longest, and an answer to another command does not wait for
+/// them (they have a bound of their own, so that the queue never stalls on one).
+extension ISERMover {
+  func appendFetches(id: WorkID) {
+    while fetchHead < fetches.count, readsUnderWay < limits.readsMax, sendsFree >= 1, let slot = freeFlights.popLast() {
+      let fetch = fetches[fetchHead]
+      fetchHead += 1
+      var flight = Flight()
+      flight.transferTag = fetch.transferTag
+      flight.isRead = true
+      flight.workCount = 1
+      flights[slot] = flight
+      readsUnderWay += 1
+      sendsFree -= 1
+      chain.append(
+        SendWork(
+          id: id.with(slot: slot), operation: .read, isSignalled: true, isInline: false,
+          localAddress: fetch.destination, byteCount: fetch.count, localKey: fetch.localKey,
+          remoteAddress: fetch.remoteAddress, remoteKey: fetch.remoteKey))
+    }
+    if fetchHead == fetches.count, fetchHead > 0 {
+      fetches.removeAll(keepingCapacity: true)
+      fetchHead = 0
+    }
+  }
+
+  func appendOutgoing(id: WorkID, expCmdSN: UInt32, maxCmdSN: UInt32) {
+    while outgoingHead < outgoing.count, append(outgoing[outgoingHead], id, expCmdSN, maxCmdSN) {
+      // Drop the reference to the buffer and data now: the array is emptied only when all of it is out.
+      outgoing[outgoingHead] = Outgoing(kind: .raw)
+      outgoingHead += 1
+    }
+    if outgoingHead == outgoing.count, outgoingHead > 0 {
+      outgoing.removeAll(keepingCapacity: true)
+      outgoingHead = 0
+    } else if outgoingHead > 1024 {
+      outgoing.removeFirst(outgoingHead)
+      outgoingHead = 0
+    }
+  }
+
+  /// Turns one item into work requests; false when something it needs is not free.
+  private func append(_ item: Outgoing, _ id: WorkID, _ expCmdSN: UInt32, _ maxCmdSN: UInt32) -> Bool {
+    let works = item.kind == .writeAndSend ? 2 : 1
+    guard sendsFree >= works, let slot = freeFlights.last else { return false }
+    var flight = Flight()
+    flight.workCount = UInt8(works)
+    flight.buffer = item.buffer
+    flight.notice = item.notice
+    var message: SendWork?
+    if item.kind != .write {
+      guard let staged = stageMessage(item, &flight, expCmdSN, maxCmdSN) else { return false }
+      message = staged
+      message!.id = id.with(slot: slot)
+    }
+    freeFlights.removeLast()
+    flights[slot] = flight
+    sendsFree -= works
+    if item.kind == .write || item.kind == .writeAndSend {
+      chain.append(
+        SendWork(
+          id: id.with(slot: slot), operation: .write, isSignalled: message == nil, isInline: false,
+          localAddress: item.payload, byteCount: item.count, localKey: keys[item.buffer!.chunk],
+          remoteAddress: item.remoteAddress, remoteKey: item.remoteKey))
+    }
+    if let message { chain.append(message) }
+    return true
+  }
+
+  /// Writes a message into staging memory; nil when none is free.
+  private func stageMessage(
+    _ item: Outgoing, _ flight: inout Flight, _ expCmdSN: UInt32, _ maxCmdSN: UInt32
+  ) -> SendWork? {
+    let count = item.kind == .raw ? item.data.count : Self.headerBytes + item.data.count
+    let place: UnsafeMutableRawPointer
+    let chunk: UInt16
+    if let stage, count <= Self.stageBytes {
+      guard let number = freeStages.popLast() else { return nil }
+      flight.stage = number
+      place = stage.base + Int(number) * Self.stageBytes
+      chunk = stage.chunk
+    } else {
+      // Of the login, which has one message under way at a time.
+      guard isLoginStageFree else { return nil }
+      precondition(count <= loginStage.capacity, "a message longer than any initiator has a receive for")
+      isLoginStageFree = false
+      flight.usesLoginStage = true
+      place = loginStage.base
+      chunk = loginStage.chunk
+    }
+    var dataPlace = place
+    if item.kind != .raw {
+      var header = item.header
+      header.expCmdSN = expCmdSN
+      header.maxCmdSN = maxCmdSN
+      ISERHeader.storeControl(at: place)
+      header.store(at: place + ISERHeader.byteCount)
+      dataPlace += Self.headerBytes
+    }
+    if !item.data.isEmpty {
+      item.data.withUnsafeBytes { dataPlace.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    }
+    return SendWork(
+      id: 0, operation: item.invalidates ? .sendInvalidating : .send, isSignalled: true,
+      isInline: count <= limits.inlineBytesMax, localAddress: UInt64(UInt(bitPattern: place)),
+      byteCount: UInt32(count), localKey: keys[chunk], remoteAddress: 0,
+      remoteKey: item.invalidates ? item.invalidatedKey : 0)
+  }
+}

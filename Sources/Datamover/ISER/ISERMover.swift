@@ -1,0 +1,453 @@
+import Glibc
+import ISCSI
+import Reactor
+import Wire
+
+/// The datamover of iSER (RFC 7145): Put_Data becomes RDMA WRITE, Get_Data RDMA READ, everything else a SEND with the iSER
+/// header in front. Sans-I/O: completions in, work requests out through a `QueuePair`. It owns the memory that its queue pair
+/// works with: receive buffers, staging for what it sends, and the buffers that it was given to send.
+///
+/// Invariants:
+///   sendsFree + work requests posted and not completed = limits.sendsMax
+///   readsUnderWay <= limits.readsMax
+///   each receive slot is posted, in the owner's hands (between `accept` and `recycle`), or waits to be posted
+///   a buffer is given back exactly once: at its completion, or by `discard`
+public final class ISERMover: Mover {
+  /// iSER header and basic header segment.
+  static let headerBytes = ISERHeader.byteCount + BasicHeaderSegment.byteCount
+  /// Bytes of a receive's data, and of a login's either way (RFC 7143 §13.12).
+  public static let dataBytes = 8192
+  /// Receives beyond the command window, for immediate commands, task management and pings.
+  public static let immediateReceives = 16
+  private static let headerStride = 128
+  /// What is sent after login: headers and at most 128 bytes of data, as initiators have receives for.
+  static let stageBytes = 256
+  /// What waits at most before requests are no longer taken in.
+  private static let queuedMax = 4096
+
+  struct ReceiveSlot {
+    var data: Buffer?
+    var isPosted = false
+  }
+
+  /// Work under way: one or two work requests of which the last is signalled.
+  struct Flight {
+    var buffer: Buffer?
+    var notice: UInt32 = 0
+    /// Target Transfer Tag of a Get_Data.
+    var transferTag: UInt32 = 0
+    var stage: Int32 = -1
+    var workCount: UInt8 = 0
+    var isRead = false
+    /// The login's own staging is in use.
+    var usesLoginStage = false
+  }
+
+  /// Something to send, in order.
+  struct Outgoing {
+    enum Kind { case send, write, writeAndSend, raw }
+
+    var kind: Kind
+    var header = BasicHeaderSegment()
+    var data: [UInt8] = []
+    var payload: UInt64 = 0
+    var count: UInt32 = 0
+    var buffer: Buffer?
+    var notice: UInt32 = 0
+    var remoteAddress: UInt64 = 0
+    var remoteKey: UInt32 = 0
+    var invalidates = false
+    var invalidatedKey: UInt32 = 0
+  }
+
+  /// Data to fetch.
+  struct Fetch {
+    var destination: UInt64
+    var count: UInt32
+    var localKey: UInt32
+    var remoteAddress: UInt64
+    var remoteKey: UInt32
+    var transferTag: UInt32
+  }
+
+  let queuePair: any QueuePair
+  let keys: MemoryKeys
+  let limits: QueuePairLimits
+  private let sendID: WorkID
+  private let receiveID: WorkID
+
+  // Receives.
+  private let headers: Buffer
+  private var slots: [ReceiveSlot] = []
+  private var unposted: [Int] = []
+  private var dataSegmentLengthMax = ISERMover.dataBytes
+  /// The window that the receives were made for.
+  private let windowMax: UInt32
+  private var isFullFeature = false
+  /// A message of the full-feature phase has come: there is no more Hello.
+  private var hasHeard = false
+
+  // Sends.
+  let loginStage: Buffer
+  var isLoginStageFree = true
+  var stage: Buffer?
+  var freeStages: [Int32] = []
+  var outgoing: [Outgoing] = []
+  var outgoingHead = 0
+  var fetches: [Fetch] = []
+  var fetchHead = 0
+  var flights: [Flight] = []
+  var freeFlights: [Int] = []
+  var sendsFree: Int
+  var readsUnderWay = 0
+  var chain: [SendWork] = []
+
+  private var notices: [UInt32] = []
+  private var arrivals: [UInt32] = []
+  private var unfinished: [UInt32] = []
+  private var isTerminated = false
+  private var postFailure: Int32 = 0
+
+  /// - Parameters:
+  ///   - connection, generation: whose completions they are, in `WorkID`.
+  ///   - window: the most commands in flight that a session may get.
+  /// - Returns: nil when the pool has no memory for a login.
+  public init?(
+    queuePair: any QueuePair, keys: MemoryKeys, connection: Int, generation: UInt32, window: UInt32, pool: BufferPool
+  ) {
+    let limits = queuePair.limits
+    windowMax = UInt32(min(Int(window), limits.receivesMax - Self.immediateReceives - 1, 1024))
+    let headerBytes = (Int(windowMax) + Self.immediateReceives + 1) * Self.headerStride
+    guard let headers = pool.take(headerBytes) else { return nil }
+    guard let loginStage = pool.take(Self.dataBytes + Self.headerBytes) else {
+      pool.give(headers)
+      return nil
+    }
+    guard let data = pool.take(Self.dataBytes) else {
+      pool.give(headers)
+      pool.give(loginStage)
+      return nil
+    }
+    self.queuePair = queuePair
+    self.keys = keys
+    self.limits = limits
+    self.headers = headers
+    self.loginStage = loginStage
+    sendID = WorkID(isReceive: false, connection: connection, generation: generation, slot: 0)
+    receiveID = WorkID(isReceive: true, connection: connection, generation: generation, slot: 0)
+    sendsFree = limits.sendsMax
+    // No entry of the send queue without one of these.
+    flights = Array(repeating: Flight(), count: limits.sendsMax)
+    freeFlights = Array((0..<limits.sendsMax).reversed())
+    slots = [ReceiveSlot(data: data)]
+    unposted = [0]
+    super.init(capabilities: .iser, name: "iser")
+  }
+
+  /// The fewest receives that a queue pair must have room for.
+  public static let receivesMin = immediateReceives + 2
+
+  public override var commandsMax: UInt32 { windowMax }
+
+  /// A READ goes where the R2T's data would: as many as there are pieces may be under way for one command, and the initiator
+  /// cannot tell (RFC 7145 §7.3.6).
+  public override var requestsForDataMax: Int? { 8 }
+
+  // MARK: Receives
+
+  /// Posts the receives that wait for it. Returns false when that failed: the connection is at its end.
+  @discardableResult
+  public func postReceives() -> Bool {
+    guard !unposted.isEmpty, !isTerminated, mayQueue else { return postFailure == 0 }
+    let work = unposted.map { slot in
+      slots[slot].isPosted = true
+      let header = headers.base + slot * Self.headerStride
+      let data = slots[slot].data!
+      return ReceiveWork(
+        id: receiveID.with(slot: slot), headerAddress: UInt64(UInt(bitPattern: header)),
+        headerBytes: UInt32(Self.headerBytes), headerKey: keys[headers.chunk],
+        dataAddress: UInt64(UInt(bitPattern: data.base)), dataBytes: UInt32(Self.dataBytes), dataKey: keys[data.chunk])
+    }
+    unposted.removeAll(keepingCapacity: true)
+    let code = work.withUnsafeBufferPointer { queuePair.post($0) }
+    if code != 0, postFailure == 0 { postFailure = code }
+    return code == 0
+  }
+
+  /// What a completed receive holds.
+  public enum Message: Equatable {
+    /// A PDU; its data segment of `header.dataSegmentLength` bytes is at `data`.
+    case pdu(BasicHeaderSegment, AdvertisedBuffers)
+    /// A Hello; the answer is queued.
+    case hello
+  }
+
+  /// A receive has completed. The slot is the caller's until `recycle`.
+  public func accept(slot: Int, byteCount: Int) throws(ISERFault) -> Message {
+    guard slot < slots.count, slots[slot].isPosted else { throw .strayCompletion }
+    slots[slot].isPosted = false
+    let header = UnsafeRawPointer(headers.base) + slot * Self.headerStride
+    guard byteCount >= ISERHeader.byteCount else { throw .truncated(byteCount) }
+    let nibble = header.load(as: UInt8.self) >> 4
+    switch ISERHeader.Kind(rawValue: nibble) {
+    case .control: return try acceptControl(header, byteCount)
+    case .hello: return try acceptHello(header)
+    case .helloReply, nil: throw .unknownMessage(nibble)
+    }
+  }
+
+  private func acceptControl(_ bytes: UnsafeRawPointer, _ byteCount: Int) throws(ISERFault) -> Message {
+    guard byteCount >= Self.headerBytes else { throw .truncated(byteCount) }
+    let advertised = ISERHeader(at: bytes).advertised
+    let header = BasicHeaderSegment(at: bytes + ISERHeader.byteCount)
+    guard header.dataSegmentLength <= dataSegmentLengthMax else {
+      throw .dataSegmentTooLong(header.dataSegmentLength)
+    }
+    guard byteCount - Self.headerBytes >= header.additionalHeaderBytes + header.dataSegmentLength else {
+      throw .truncated(byteCount)
+    }
+    if isFullFeature { hasHeard = true }
+    if header.opcode == .scsiCommand { try check(header, advertised) }
+    if header.opcode == .dataOut { throw .unsolicitedDataOut }
+    return .pdu(header, advertised)
+  }
+
+  /// Where a command moves data that does not come with it, there must be a buffer for it (RFC 7145 §7.3.1).
+  private func check(_ header: BasicHeaderSegment, _ advertised: AdvertisedBuffers) throws(ISERFault) {
+    let expected = UInt64(header.expectedDataTransferLength)
+    if header.flags & 0x40 != 0, expected > 0 {
+      guard advertised.hasRead, !advertised.readVA.addingReportingOverflow(expected).overflow else { throw .noBuffer }
+    }
+    let immediate = UInt64(header.dataSegmentLength)
+    if header.flags & 0x20 != 0, expected > immediate {
+      guard advertised.hasWrite, !advertised.writeVA.addingReportingOverflow(expected - immediate).overflow else {
+        throw .noBuffer
+      }
+    }
+  }
+
+  private func acceptHello(_ bytes: UnsafeRawPointer) throws(ISERFault) -> Message {
+    guard isFullFeature, !hasHeard else { throw .lateHello }
+    hasHeard = true
+    let hello = ISERHello(at: bytes)
+    guard hello.isOurs else { throw .version(max: hello.versionMax, min: hello.versionMin) }
+    var reply = Outgoing(kind: .raw)
+    reply.data = hello.reply(readsMax: UInt16(min(limits.readsMax, Int(hello.readsMax))))
+    outgoing.append(reply)
+    return .hello
+  }
+
+  /// The data segment of the PDU in a slot, after any additional headers.
+  public func data(ofSlot slot: Int, _ header: BasicHeaderSegment) -> UnsafeMutableRawPointer {
+    slots[slot].data!.base + header.additionalHeaderBytes
+  }
+
+  /// Takes the buffer with a slot's data, which begins at its start, for a buffer of the pool; nil when the pool has none.
+  public func takeData(ofSlot slot: Int, pool: BufferPool) -> Buffer? {
+    guard let fresh = pool.take(Self.dataBytes) else { return nil }
+    let data = slots[slot].data
+    slots[slot].data = fresh
+    return data
+  }
+
+  /// The caller is done with a slot: it is posted again with the next `flush`.
+  public func recycle(slot: Int) {
+    guard !isTerminated else { return }
+    unposted.append(slot)
+  }
+
+  /// Receives for the whole window, before the final Login Response goes out.
+  public override func enable(_ parameters: NegotiatedParameters, window: UInt32, pool: BufferPool) -> Bool {
+    let wanted = Int(min(window, windowMax)) + Self.immediateReceives + 1
+    let stageCount = min(wanted, limits.sendsMax, BufferPool.pieceBytes / Self.stageBytes)
+    guard let stage = pool.take(stageCount * Self.stageBytes) else { return false }
+    self.stage = stage
+    freeStages = (0..<Int32(stageCount)).reversed()
+    while slots.count < wanted {
+      guard let data = pool.take(Self.dataBytes) else { return false }
+      unposted.append(slots.count)
+      slots.append(ReceiveSlot(data: data))
+    }
+    dataSegmentLengthMax = min(Self.dataBytes, parameters.targetMaxRecvDataSegmentLength)
+    isFullFeature = true
+    return postReceives()
+  }
+
+  // MARK: Requests
+
+  public override func sendControl(_ header: BasicHeaderSegment, data: [UInt8] = []) {
+    var item = Outgoing(kind: .send, header: header, data: data)
+    item.header.dataSegmentLength = data.count
+    outgoing.append(item)
+  }
+
+  public override func sendResponse(_ header: BasicHeaderSegment, data: [UInt8] = [], advertised: AdvertisedBuffers) {
+    var item = Outgoing(kind: .send, header: header, data: data)
+    item.header.dataSegmentLength = data.count
+    setInvalidation(&item, advertised)
+    outgoing.append(item)
+  }
+
+  /// One key, the command's own, and that of the read where there are two (RFC 7145 §7.3.2).
+  private func setInvalidation(_ item: inout Outgoing, _ advertised: AdvertisedBuffers) {
+    guard limits.mayInvalidate, advertised.hasRead || advertised.hasWrite else { return }
+    item.invalidates = true
+    item.invalidatedKey = advertised.hasRead ? advertised.readSTag : advertised.writeSTag
+  }
+
+  /// RDMA WRITE; with status, the SCSI Response chained to it, since a SEND arrives after the WRITEs before it.
+  public override func putData(
+    _ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, offset: UInt32, dataSN: UInt32, isLast: Bool,
+    buffer: Buffer?, notice: UInt32, advertised: AdvertisedBuffers
+  ) -> UInt32 {
+    precondition(advertised.hasRead && buffer != nil, "data for a command without a buffer")
+    var item = Outgoing(kind: .write, header: header)
+    item.payload = UInt64(UInt(bitPattern: payload))
+    item.count = UInt32(count)
+    item.buffer = buffer
+    item.notice = notice
+    item.remoteAddress = advertised.readVA + UInt64(offset)
+    item.remoteKey = advertised.readSTag
+    // S: the status goes with it (RFC 7143 §11.7.3), here as a SCSI Response, whose residual bits are the same.
+    if header.flags & 0x01 != 0 {
+      item.kind = .writeAndSend
+      item.header = BasicHeaderSegment(
+        .scsiResponse, flags: 0x80 | header.flags & 0x06, initiatorTaskTag: header.initiatorTaskTag)
+      item.header.word0 |= UInt32(header.byte3)
+      item.header.statSN = header.statSN
+      item.header.word9 = dataSN &+ 1
+      item.header.word11 = header.word11
+      setInvalidation(&item, advertised)
+    }
+    outgoing.append(item)
+    return dataSN &+ 1
+  }
+
+  /// RDMA READ. The advertised address is that of the first byte that did not come with the command.
+  public override func getData(
+    _ readyToTransfer: BasicHeaderSegment, into destination: UnsafeMutableRawPointer, buffer: Buffer,
+    advertised: AdvertisedBuffers, unsolicitedBytes: UInt32
+  ) -> Bool {
+    precondition(advertised.hasWrite && readyToTransfer.bufferOffset >= unsolicitedBytes, "no buffer to read from")
+    fetches.append(
+      Fetch(
+        destination: UInt64(UInt(bitPattern: destination)), count: readyToTransfer.word11,
+        localKey: keys[buffer.chunk],
+        remoteAddress: advertised.writeVA + UInt64(readyToTransfer.bufferOffset - unsolicitedBytes),
+        remoteKey: advertised.writeSTag, transferTag: readyToTransfer.targetTransferTag))
+    return true
+  }
+
+  // MARK: Completions
+
+  /// Work that was posted has completed. Its notices and arrivals are for `takeNotices` and `takeArrivals`.
+  public func completed(slot: Int, pool: BufferPool) throws(ISERFault) {
+    guard slot < flights.count, flights[slot].workCount > 0 else { throw .strayCompletion }
+    let flight = flights[slot]
+    endFlight(slot)
+    if let buffer = flight.buffer { pool.give(buffer) }
+    if flight.notice != 0 { notices.append(flight.notice) }
+    if flight.isRead { arrivals.append(flight.transferTag) }
+  }
+
+  private func endFlight(_ slot: Int) {
+    let flight = flights[slot]
+    sendsFree += Int(flight.workCount)
+    if flight.stage >= 0 { freeStages.append(flight.stage) }
+    if flight.usesLoginStage { isLoginStageFree = true }
+    if flight.isRead { readsUnderWay -= 1 }
+    flights[slot] = Flight()
+    freeFlights.append(slot)
+  }
+
+  public override func takeNotices() -> [UInt32] {
+    guard !notices.isEmpty else { return [] }
+    defer { notices = [] }
+    return notices
+  }
+
+  /// Data_Completion_Notify: the Target Transfer Tags of the Get_Data that are complete.
+  public func takeArrivals() -> [UInt32] {
+    guard !arrivals.isEmpty else { return [] }
+    defer { arrivals = [] }
+    return arrivals
+  }
+
+  public override func takeUnfinished() -> [UInt32] {
+    defer { unfinished = [] }
+    return unfinished
+  }
+
+  // MARK: Out
+
+  public override func flush(ring: Ring, batches: SendBatches, expCmdSN: UInt32, maxCmdSN: UInt32) {
+    flush(expCmdSN: expCmdSN, maxCmdSN: maxCmdSN)
+  }
+
+  /// Posts receives, then everything that the send queue has room for, in one chain.
+  public func flush(expCmdSN: UInt32, maxCmdSN: UInt32) {
+    guard !isTerminated, postFailure == 0 else { return }
+    // The receive that an answer makes room for must be there before the answer.
+    postReceives()
+    appendFetches(id: sendID)
+    appendOutgoing(id: sendID, expCmdSN: expCmdSN, maxCmdSN: maxCmdSN)
+    // What was held back while too much waited.
+    postReceives()
+    guard !chain.isEmpty else { return }
+    let code = chain.withUnsafeBufferPointer { queuePair.post($0) }
+    chain.removeAll(keepingCapacity: true)
+    if code != 0, postFailure == 0 { postFailure = code }
+  }
+
+  // MARK: The end
+
+  public override func terminate() {
+    guard !isTerminated else { return }
+    isTerminated = true
+    queuePair.terminate()
+  }
+
+  public override func discard(pool: BufferPool) {
+    precondition(isTerminated)
+    for slot in flights.indices where flights[slot].workCount > 0 {
+      let flight = flights[slot]
+      endFlight(slot)
+      if let buffer = flight.buffer { pool.give(buffer) }
+      if flight.notice != 0 { notices.append(flight.notice) }
+      if flight.isRead { unfinished.append(flight.transferTag) }
+    }
+    for item in outgoing[outgoingHead...] {
+      if let buffer = item.buffer { pool.give(buffer) }
+      if item.notice != 0 { notices.append(item.notice) }
+    }
+    // What arrived and was not taken is not finished either.
+    unfinished += arrivals + fetches[fetchHead...].map(\.transferTag)
+    arrivals = []
+    outgoing = []
+    outgoingHead = 0
+    fetches = []
+    fetchHead = 0
+  }
+
+  public override func release(pool: BufferPool) {
+    precondition(isTerminated)
+    for slot in slots.indices {
+      if let data = slots[slot].data { pool.give(data) }
+      slots[slot].data = nil
+    }
+    slots = []
+    unposted = []
+    pool.give(headers)
+    pool.give(loginStage)
+    if let stage { pool.give(stage) }
+    stage = nil
+  }
+
+  // MARK: State
+
+  public override var failure: Int32 { postFailure }
+  public override var mayQueue: Bool { outgoing.count - outgoingHead < Self.queuedMax }
+  public override var isInFlight: Bool { freeFlights.count < flights.count }
+  public override var hasWaiting: Bool { outgoingHead < outgoing.count || fetchHead < fetches.count }
+  public override var isQuiet: Bool { isTerminated }
+}
