@@ -243,8 +243,18 @@ public final class Gateway: GatewayControl {
       }, threads: state.context?.handles.count ?? 0, sessions: shards.reduce(0) { $0 + $1.sessions.count },
       memory: MemoryReport(
         arenaBytes: UInt64(shards.reduce(0) { $0 + $1.arenaBytes }),
-        arenaUsedBytes: UInt64(shards.reduce(0) { $0 + $1.arenaUsedBytes }), residentBytes: Self.residentBytes()),
-      logicalUnits: units, problems: problems)
+        arenaUsedBytes: UInt64(shards.reduce(0) { $0 + $1.arenaUsedBytes }), residentBytes: Self.residentBytes(),
+        descriptors: Self.descriptorCount()),
+      iser: shards.reduce(into: ISERReport()) { $0.add($1.iser) }, logicalUnits: units, problems: problems)
+  }
+
+  /// Open file descriptors; this look itself not counted.
+  private static func descriptorCount() -> Int {
+    guard let directory = opendir("/proc/self/fd") else { return 0 }
+    defer { closedir(directory) }
+    var count = 0
+    while readdir(directory) != nil { count += 1 }
+    return max(count - 3, 0)  // ".", ".." and the directory's own
   }
 
   private static func residentBytes() -> UInt64 {

@@ -41,11 +41,14 @@ public struct MemoryReport: Codable, Sendable, Equatable {
   public var arenaUsedBytes: UInt64
   /// Resident set of the whole process; 0: not known.
   public var residentBytes: UInt64
+  /// Open file descriptors.
+  public var descriptors: Int
 
-  public init(arenaBytes: UInt64, arenaUsedBytes: UInt64, residentBytes: UInt64) {
+  public init(arenaBytes: UInt64, arenaUsedBytes: UInt64, residentBytes: UInt64, descriptors: Int = 0) {
     self.arenaBytes = arenaBytes
     self.arenaUsedBytes = arenaUsedBytes
     self.residentBytes = residentBytes
+    self.descriptors = descriptors
   }
 }
 
@@ -78,6 +81,20 @@ public struct LogicalUnitReport: Codable, Sendable, Equatable {
   }
 }
 
+/// What the gateway holds of RDMA devices, over all its threads: nothing, when nobody is connected over RDMA.
+public struct ISERReport: Codable, Sendable, Equatable {
+  public var connections = 0
+  /// Identifiers of the connection manager: those of connections, and for a moment those of ended ones.
+  public var identifiers = 0
+  public var queuePairs = 0
+  /// Devices in use, counted once a thread.
+  public var devices = 0
+  public var memoryRegions = 0
+  public var completionQueues = 0
+
+  public init() {}
+}
+
 /// `gatewayd status`.
 public struct StatusReport: Codable, Sendable, Equatable {
   public var version: String
@@ -89,6 +106,7 @@ public struct StatusReport: Codable, Sendable, Equatable {
   public var threads: Int
   public var sessions: Int
   public var memory: MemoryReport
+  public var iser: ISERReport
   public var logicalUnits: [LogicalUnitReport]
   /// What a person should know, a sentence each; empty: nothing.
   public var problems: [String]
@@ -96,8 +114,8 @@ public struct StatusReport: Codable, Sendable, Equatable {
   public init(
     version: String = GatewayVersion.current, processID: Int32 = getpid(), uptimeSeconds: UInt64, targetName: String,
     alias: String? = nil,
-    portals: [PortalReport], threads: Int, sessions: Int, memory: MemoryReport, logicalUnits: [LogicalUnitReport],
-    problems: [String] = []
+    portals: [PortalReport], threads: Int, sessions: Int, memory: MemoryReport, iser: ISERReport = ISERReport(),
+    logicalUnits: [LogicalUnitReport], problems: [String] = []
   ) {
     self.version = version
     self.processID = processID
@@ -108,6 +126,7 @@ public struct StatusReport: Codable, Sendable, Equatable {
     self.threads = threads
     self.sessions = sessions
     self.memory = memory
+    self.iser = iser
     self.logicalUnits = logicalUnits
     self.problems = problems
   }

@@ -10,7 +10,7 @@ struct ShardReport: Sendable {
   var units: [(UInt16, IOCounters)] = []
   var arenaBytes = 0
   var arenaUsedBytes = 0
-  var verbs = VerbsCounts()
+  var iser = ISERReport()
 }
 
 extension IOCounters {
@@ -49,8 +49,8 @@ private final class ReportBox: Sendable {
 extension Shard {
   func report() -> ShardReport {
     var report = ShardReport(arenaBytes: pool.bytesPopulated, arenaUsedBytes: pool.bytesInUse)
-    report.verbs = verbs.counts
-    report.verbs.connections = connections.count { $0?.iser != nil }
+    report.iser = verbs.counts
+    report.iser.connections = connections.count { $0?.iser != nil }
     for case let connection? in connections where connection.phase == .fullFeature {
       report.sessions.append(sessionReport(connection))
     }

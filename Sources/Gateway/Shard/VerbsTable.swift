@@ -57,8 +57,9 @@ final class VerbsTable {
 
   func index(of device: VerbsDevice) -> Int? { places.firstIndex { $0.device === device } }
 
-  var counts: VerbsCounts {
-    var counts = VerbsCounts()
+  /// All but the connections.
+  var counts: ISERReport {
+    var counts = ISERReport()
     counts.identifiers = entries.count
     counts.queuePairs = entries.values.count { $0.endpoint.isActive }
     for case let device? in places.map(\.device) {
@@ -70,16 +71,8 @@ final class VerbsTable {
   }
 }
 
-/// What is held of RDMA devices: back at nothing when nobody is connected over RDMA.
-struct VerbsCounts: Equatable, Sendable {
-  var connections = 0
-  var identifiers = 0
-  var queuePairs = 0
-  var devices = 0
-  var memoryRegions = 0
-  var completionQueues = 0
-
-  mutating func add(_ other: VerbsCounts) {
+extension ISERReport {
+  mutating func add(_ other: ISERReport) {
     connections += other.connections
     identifiers += other.identifiers
     queuePairs += other.queuePairs
