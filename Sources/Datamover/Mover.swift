@@ -75,6 +75,9 @@ public class Mover {
   /// The most bytes of one data segment to the initiator changed (RFC 7143 §13.12, by a Text Request).
   public func setMaxRecvDataSegmentLength(_ bytes: Int) {}
 
+  /// Nothing more will be queued before the end: `isIdle` must tell when all has arrived.
+  public func finishSending() {}
+
   /// Puts what is queued on its way.
   public func flush(ring: Ring, batches: SendBatches, expCmdSN: UInt32, maxCmdSN: UInt32) {
     preconditionFailure("abstract")

@@ -147,6 +147,9 @@ public final class BufferPool {
     return true
   }
 
+  /// The most that the arena may take, in bytes.
+  public var bytesMax: Int { chunkCount * Self.chunkBytes }
+
   /// Chunks of the arena, open or not.
   public var chunksMax: Int { chunkCount }
 

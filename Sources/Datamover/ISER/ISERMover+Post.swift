@@ -1,20 +1,20 @@
 import ISCSI
 import Reactor
 
-/// From what waits to work requests. READs go first: they take longest, and an answer to another command does not wait for
-/// them (they have a bound of their own, so that the queue never stalls on one).
+/// From what waits to work requests. READs have a bound of their own, so that the queue never stalls on one; they go last,
+/// because their completion tells that of the answers before them.
 extension ISERMover {
   func appendFetches(id: WorkID) {
-    while fetchHead < fetches.count, readsUnderWay < limits.readsMax, sendsFree >= 1, let slot = freeFlights.popLast() {
+    while fetchHead < fetches.count, readsUnderWay < limits.readsMax, sendsFree >= 1 {
       let fetch = fetches[fetchHead]
       fetchHead += 1
       var flight = Flight()
       flight.transferTag = fetch.transferTag
       flight.isRead = true
+      flight.isSignalled = true
       flight.workCount = 1
-      flights[slot] = flight
+      let slot = add(flight)
       readsUnderWay += 1
-      sendsFree -= 1
       chain.append(
         SendWork(
           id: id.with(slot: slot), operation: .read, isSignalled: true, isInline: false,
@@ -45,29 +45,58 @@ extension ISERMover {
   /// Turns one item into work requests; false when something it needs is not free.
   private func append(_ item: Outgoing, _ id: WorkID, _ expCmdSN: UInt32, _ maxCmdSN: UInt32) -> Bool {
     let works = item.kind == .writeAndSend ? 2 : 1
-    guard sendsFree >= works, let slot = freeFlights.last else { return false }
+    guard sendsFree >= works else { return false }
     var flight = Flight()
+    flight.isSignalled = mustSignal(item)
     flight.workCount = UInt8(works)
     flight.buffer = item.buffer
     flight.notice = item.notice
     var message: SendWork?
-    if item.kind != .write {
+    if item.kind != .write, item.kind != .mark {
       guard let staged = stageMessage(item, &flight, expCmdSN, maxCmdSN) else { return false }
       message = staged
-      message!.id = id.with(slot: slot)
     }
-    freeFlights.removeLast()
-    flights[slot] = flight
-    sendsFree -= works
-    if item.kind == .write || item.kind == .writeAndSend {
+    let slot = add(flight)
+    if !flight.isSignalled { unsignalledBytes += Int(item.count) }
+    if item.kind != .send, item.kind != .raw {
       chain.append(
         SendWork(
-          id: id.with(slot: slot), operation: .write, isSignalled: message == nil, isInline: false,
-          localAddress: item.payload, byteCount: item.count, localKey: keys[item.buffer!.chunk],
+          id: id.with(slot: slot), operation: .write, isSignalled: flight.isSignalled && message == nil,
+          isInline: false, localAddress: item.payload, byteCount: item.count,
+          localKey: item.buffer.map { keys[$0.chunk] } ?? 0,
           remoteAddress: item.remoteAddress, remoteKey: item.remoteKey))
     }
-    if let message { chain.append(message) }
+    if var message {
+      message.id = id.with(slot: slot)
+      message.isSignalled = flight.isSignalled
+      chain.append(message)
+    }
     return true
+  }
+
+  /// Puts a flight at the end of the circle and returns its place: there is one for each entry of the send queue.
+  private func add(_ flight: Flight) -> Int {
+    let end = flightHead + flightCount
+    let slot = end >= flights.count ? end - flights.count : end
+    flights[slot] = flight
+    flightCount += 1
+    sendsFree -= Int(flight.workCount)
+    if flight.isSignalled {
+      signalledCount += 1
+      unsignalledCount = 0
+      unsignalledBytes = 0
+    } else {
+      unsignalledCount += 1
+    }
+    return slot
+  }
+
+  /// Whether a completion of this is worth its cost: somebody waits for it, much waits for the next one, or what it holds is
+  /// getting scarce.
+  private func mustSignal(_ item: Outgoing) -> Bool {
+    item.wantsCompletion || unsignalledCount + 1 >= Self.unsignalledMax
+      || unsignalledBytes + Int(item.count) >= Self.unsignalledBytesMax || sendsFree < limits.sendsMax / 2
+      || freeStages.count < Self.unsignalledMax || pool.bytesInUse > pool.bytesMax / 2
   }
 
   /// Writes a message into staging memory; nil when none is free.

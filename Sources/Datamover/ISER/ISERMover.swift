@@ -10,6 +10,7 @@ import Wire
 /// Invariants:
 ///   sendsFree + work requests posted and not completed = limits.sendsMax
 ///   readsUnderWay <= limits.readsMax
+///   flights are in the order of their posting, which is that of their completion: a completion ends all before it too
 ///   each receive slot is posted, in the owner's hands (between `accept` and `recycle`), or waits to be posted
 ///   a buffer is given back exactly once: at its completion, or by `discard`
 public final class ISERMover: Mover {
@@ -30,7 +31,12 @@ public final class ISERMover: Mover {
     var isPosted = false
   }
 
-  /// Work under way: one or two work requests of which the last is signalled.
+  /// Answers that nobody waits for are not signalled each: a completion costs a wake-up. At most so many, of so many bytes
+  /// of data, wait for the next signalled one.
+  static let unsignalledMax = 16
+  static let unsignalledBytesMax = 128 << 10
+
+  /// Work under way: one or two work requests, the last of which may be signalled.
   struct Flight {
     var buffer: Buffer?
     var notice: UInt32 = 0
@@ -38,6 +44,7 @@ public final class ISERMover: Mover {
     var transferTag: UInt32 = 0
     var stage: Int32 = -1
     var workCount: UInt8 = 0
+    var isSignalled = false
     var isRead = false
     /// The login's own staging is in use.
     var usesLoginStage = false
@@ -45,9 +52,17 @@ public final class ISERMover: Mover {
 
   /// Something to send, in order.
   struct Outgoing {
-    enum Kind { case send, write, writeAndSend, raw }
+    enum Kind {
+      case send, write, writeAndSend
+      /// Bytes as they are.
+      case raw
+      /// Nothing: its completion tells that of all before it.
+      case mark
+    }
 
     var kind: Kind
+    /// Somebody waits for its completion.
+    var wantsCompletion = false
     var header = BasicHeaderSegment()
     var data: [UInt8] = []
     var payload: UInt64 = 0
@@ -96,9 +111,15 @@ public final class ISERMover: Mover {
   var outgoingHead = 0
   var fetches: [Fetch] = []
   var fetchHead = 0
+  /// A circle: the oldest at `flightHead`.
   var flights: [Flight] = []
-  var freeFlights: [Int] = []
+  var flightHead = 0
+  var flightCount = 0
+  var signalledCount = 0
+  var unsignalledCount = 0
+  var unsignalledBytes = 0
   var sendsFree: Int
+  let pool: BufferPool
   var readsUnderWay = 0
   var chain: [SendWork] = []
 
@@ -131,6 +152,7 @@ public final class ISERMover: Mover {
     self.queuePair = queuePair
     self.keys = keys
     self.limits = limits
+    self.pool = pool
     self.headers = headers
     self.loginStage = loginStage
     sendID = WorkID(isReceive: false, connection: connection, generation: generation, slot: 0)
@@ -138,7 +160,6 @@ public final class ISERMover: Mover {
     sendsFree = limits.sendsMax
     // No entry of the send queue without one of these.
     flights = Array(repeating: Flight(), count: limits.sendsMax)
-    freeFlights = Array((0..<limits.sendsMax).reversed())
     slots = [ReceiveSlot(data: data)]
     unposted = [0]
     super.init(capabilities: .iser, name: "iser")
@@ -233,6 +254,7 @@ public final class ISERMover: Mover {
     guard hello.isOurs else { throw .version(max: hello.versionMax, min: hello.versionMin) }
     var reply = Outgoing(kind: .raw)
     reply.data = hello.reply(readsMax: UInt16(min(limits.readsMax, Int(hello.readsMax))))
+    reply.wantsCompletion = true
     outgoing.append(reply)
     return .hello
   }
@@ -256,11 +278,15 @@ public final class ISERMover: Mover {
     unposted.append(slot)
   }
 
-  /// Receives for the whole window, before the final Login Response goes out.
+  /// Receives for the whole window, before the final Login Response goes out. They hold their memory as long as the session
+  /// lasts: so they leave a quarter of the arena to data on its way.
   public override func enable(_ parameters: NegotiatedParameters, window: UInt32, pool: BufferPool) -> Bool {
     let wanted = Int(min(window, windowMax)) + Self.immediateReceives + 1
     let stageCount = min(wanted, limits.sendsMax, BufferPool.pieceBytes / Self.stageBytes)
-    guard let stage = pool.take(stageCount * Self.stageBytes) else { return false }
+    let bytes = stageCount * Self.stageBytes + (wanted - slots.count) * Self.dataBytes
+    guard pool.bytesInUse + bytes <= pool.bytesMax / 4 * 3, let stage = pool.take(stageCount * Self.stageBytes) else {
+      return false
+    }
     self.stage = stage
     freeStages = (0..<Int32(stageCount)).reversed()
     while slots.count < wanted {
@@ -276,9 +302,14 @@ public final class ISERMover: Mover {
   // MARK: Requests
 
   public override func sendControl(_ header: BasicHeaderSegment, data: [UInt8] = []) {
-    var item = Outgoing(kind: .send, header: header, data: data)
+    var item = Outgoing(kind: .send, wantsCompletion: true, header: header, data: data)
     item.header.dataSegmentLength = data.count
     outgoing.append(item)
+  }
+
+  /// The answers that were not signalled complete only with a later one.
+  public override func finishSending() {
+    if unsignalledCount > 0 || hasWaiting { outgoing.append(Outgoing(kind: .mark, wantsCompletion: true)) }
   }
 
   public override func sendResponse(_ header: BasicHeaderSegment, data: [UInt8] = [], advertised: AdvertisedBuffers) {
@@ -306,6 +337,7 @@ public final class ISERMover: Mover {
     item.count = UInt32(count)
     item.buffer = buffer
     item.notice = notice
+    item.wantsCompletion = notice != 0
     item.remoteAddress = advertised.readVA + UInt64(offset)
     item.remoteKey = advertised.readSTag
     // S: the status goes with it (RFC 7143 §11.7.3), here as a SCSI Response, whose residual bits are the same.
@@ -340,24 +372,32 @@ public final class ISERMover: Mover {
 
   // MARK: Completions
 
-  /// Work that was posted has completed. Its notices and arrivals are for `takeNotices` and `takeArrivals`.
+  /// Work that was posted has completed, and with it all that was posted before. Its notices and arrivals are for
+  /// `takeNotices` and `takeArrivals`.
   public func completed(slot: Int, pool: BufferPool) throws(ISERFault) {
-    guard slot < flights.count, flights[slot].workCount > 0 else { throw .strayCompletion }
-    let flight = flights[slot]
-    endFlight(slot)
-    if let buffer = flight.buffer { pool.give(buffer) }
-    if flight.notice != 0 { notices.append(flight.notice) }
-    if flight.isRead { arrivals.append(flight.transferTag) }
+    let distance = slot >= flightHead ? slot - flightHead : slot + flights.count - flightHead
+    guard slot < flights.count, distance < flightCount, flights[slot].isSignalled else { throw .strayCompletion }
+    for _ in 0...distance {
+      let flight = endFlight(pool)
+      if flight.isRead { arrivals.append(flight.transferTag) }
+    }
   }
 
-  private func endFlight(_ slot: Int) {
-    let flight = flights[slot]
+  /// Ends the oldest flight and returns it.
+  @discardableResult
+  private func endFlight(_ pool: BufferPool) -> Flight {
+    let flight = flights[flightHead]
+    flights[flightHead].buffer = nil
+    flightHead = flightHead + 1 == flights.count ? 0 : flightHead + 1
+    flightCount -= 1
     sendsFree += Int(flight.workCount)
     if flight.stage >= 0 { freeStages.append(flight.stage) }
     if flight.usesLoginStage { isLoginStageFree = true }
     if flight.isRead { readsUnderWay -= 1 }
-    flights[slot] = Flight()
-    freeFlights.append(slot)
+    if flight.isSignalled { signalledCount -= 1 }
+    if let buffer = flight.buffer { pool.give(buffer) }
+    if flight.notice != 0 { notices.append(flight.notice) }
+    return flight
   }
 
   public override func takeNotices() -> [UInt32] {
@@ -389,8 +429,8 @@ public final class ISERMover: Mover {
     guard !isTerminated, postFailure == 0 else { return }
     // The receive that an answer makes room for must be there before the answer.
     postReceives()
-    appendFetches(id: sendID)
     appendOutgoing(id: sendID, expCmdSN: expCmdSN, maxCmdSN: maxCmdSN)
+    appendFetches(id: sendID)
     // What was held back while too much waited.
     postReceives()
     guard !chain.isEmpty else { return }
@@ -409,11 +449,8 @@ public final class ISERMover: Mover {
 
   public override func discard(pool: BufferPool) {
     precondition(isTerminated)
-    for slot in flights.indices where flights[slot].workCount > 0 {
-      let flight = flights[slot]
-      endFlight(slot)
-      if let buffer = flight.buffer { pool.give(buffer) }
-      if flight.notice != 0 { notices.append(flight.notice) }
+    while flightCount > 0 {
+      let flight = endFlight(pool)
       if flight.isRead { unfinished.append(flight.transferTag) }
     }
     for item in outgoing[outgoingHead...] {
@@ -447,7 +484,7 @@ public final class ISERMover: Mover {
 
   public override var failure: Int32 { postFailure }
   public override var mayQueue: Bool { outgoing.count - outgoingHead < Self.queuedMax }
-  public override var isInFlight: Bool { freeFlights.count < flights.count }
+  public override var isInFlight: Bool { signalledCount > 0 }
   public override var hasWaiting: Bool { outgoingHead < outgoing.count || fetchHead < fetches.count }
   public override var isQuiet: Bool { isTerminated }
 }

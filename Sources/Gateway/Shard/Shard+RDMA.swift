@@ -28,7 +28,8 @@ extension Shard {
       Log.notice("connection from \(peer) over RDMA refused: no memory is left for it")
       endpoint.reject()
       handle.load.subtract(1, ordering: .relaxed)
-      verbs.entries[request.number] = VerbsTable.Entry(endpoint: endpoint, connection: -1, generation: 0)
+      verbs.entries[request.number] = VerbsTable.Entry(
+        endpoint: endpoint, connection: .max, generation: 0)
       verbs.retired.append(VerbsTable.Retired(number: request.number, deadline: 0))
       return
     }

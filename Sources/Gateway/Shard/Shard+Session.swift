@@ -136,7 +136,8 @@ extension Shard {
     }
     if configuration.nopIntervalNs > 0 { scheduleTick(at: now + configuration.nopIntervalNs) }
     send(connection, reply)
-    Log.info("session \(tsih) of \(connection.name) established\(result.isDiscovery ? " for discovery" : "")")
+    let kind = result.isDiscovery ? " for discovery" : ""
+    Log.info("session \(tsih) of \(connection.name) over \(connection.mover.name) established\(kind)")
     armReceive(connection)
   }
 
@@ -245,6 +246,7 @@ extension Shard {
 
   func closeAfterSend(_ connection: Connection, _ reason: String) {
     connection.closesAfterSend = true
+    connection.mover.finishSending()
     connection.closeReason = reason
     touch(connection)
   }

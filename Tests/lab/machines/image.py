@@ -48,8 +48,8 @@ TEXTS = {
 }
 
 
-def build(kernel):
-    """The initramfs with the binary under test: cached by what went into it."""
+def build(kernel, programs=(), modules=()):
+    """The initramfs with the binary under test, and what a lab wants beside it: cached by what went into it."""
     archive = Archive()
     for name in ("bin", "sbin", "lib", "lib64"):
         archive.link("/" + name, "usr/" + name)
@@ -57,20 +57,21 @@ def build(kernel):
         archive.directory(path)
     archive.device("/dev/console", 5, 1)
     archive.device("/dev/null", 1, 3)
-    for program in PROGRAMS:
+    for program in (*PROGRAMS, *programs):
         archive.file(_found(program))
     for tree in TREES:
         if Path(tree).exists():
             archive.tree(tree)
     archive.link("/usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm")
     archive.file(_stripped(gatewayd()), "/usr/bin/gatewayd")
-    archive.file(tool("verify", static=True), "/usr/bin/verify")
+    for name in ("verify", "pace"):
+        archive.file(tool(name, static=True), f"/usr/bin/{name}")
     archive.file(LAB / "guest" / "init", "/init")
     for path, content in TEXTS.items():
         archive.text(path, content)
     archive.text("/etc/iscsi/iscsid.conf", _initiator_settings())
     _busybox(archive)
-    _modules(archive, kernel)
+    _modules(archive, kernel, modules)
     return _cached(archive)
 
 
@@ -115,8 +116,8 @@ def _busybox(archive):
         archive.link(f"/usr/sbin/{name}", "/usr/bin/kmod")
 
 
-def _modules(archive, kernel):
-    wanted = [name for names in MODULES.values() for name in names]
+def _modules(archive, kernel, more):
+    wanted = [name for names in MODULES.values() for name in names] + list(more)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         inside = Path(scratch) / "lib" / "modules" / kernel.release
         for module in kernel.closure(wanted):
@@ -139,7 +140,8 @@ def _cached(archive):
         digest.update(f"{path} {mode} {device} {len(what)} ".encode() + what)
     target = CACHE / f"image-{digest.hexdigest()[:16]}.cpio"
     if not target.exists():
-        for old in CACHE.glob("image-*.cpio*"):
+        # One of each kind: what is older was of another binary or kernel.
+        for old in sorted(CACHE.glob("image-*.cpio*"), key=lambda path: path.stat().st_mtime)[:-1]:
             old.unlink()
         archive.write(target.with_suffix(".cpio.new"))
         target.with_suffix(".cpio.new").rename(target)

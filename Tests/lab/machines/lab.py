@@ -11,12 +11,12 @@ from .places import LOGS, start, wait_until
 
 
 class Lab:
-    def __init__(self, name):
+    def __init__(self, name, programs=(), modules=()):
         self.logs = LOGS / name
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir(parents=True)
         self.kernel = Kernel.prepare()
-        self.image = image.build(self.kernel)
+        self.image = image.build(self.kernel, programs, modules)
         # Sockets have short names: not below a checkout that may lie deep.
         self.directory = Path(tempfile.mkdtemp(prefix="gatewayd-lab."))
         self.wire = self.directory / "wire"

@@ -19,7 +19,8 @@ BOOT_SECONDS = 240
 class Machine:
     """Boots at once; `ready()` waits for it. Everything about it lies in the lab's directory of this run."""
 
-    def __init__(self, lab, name, number, megabytes=384, udev=False):
+    def __init__(self, lab, name, number, megabytes=384, udev=False, counted=False):
+        """`counted`: its clock counts instructions, so that what it measures repeats, whatever this machine is doing."""
         self.lab, self.name, self.address = lab, name, f"10.77.0.{number}"
         self.console = lab.logs / f"{name}.log"
         self.console.unlink(missing_ok=True)
@@ -27,22 +28,28 @@ class Machine:
         self.disks = {}
         self.plugged = set()
         self.begin = time.monotonic()
-        self.process = start(self._command(number, megabytes, udev), lab.logs / f"{name}.qemu.log")
+        self.process = start(self._command(number, megabytes, udev, counted), lab.logs / f"{name}.qemu.log")
         self.qmp = QMP(self._socket("qmp"))
         self.agent = Agent(self._socket("agent"), name)
 
     def _socket(self, kind):
         return self.lab.directory / f"{self.name}.{kind}"
 
-    def _command(self, number, megabytes, udev):
-        line = (f"{KERNEL_LINE} tsc_early_khz={clock.tsc_khz()} lab.name={self.name} lab.address={self.address} "
+    def _command(self, number, megabytes, udev, counted):
+        # A counted machine makes a nanosecond of each instruction. Each step of a string instruction counts as one, so that
+        # a copy by bytes would seem to cost eight times what it does: it copies by words instead.
+        accelerator = (["-accel", "tcg,thread=single,tb-size=256", "-icount", "shift=0,sleep=off"] if counted
+                       else ["-accel", "tcg,thread=multi,tb-size=256"])
+        processor = "max,erms=off,fsrm=off" if counted else "max"
+        frequency = 1_000_000 if counted else clock.tsc_khz()
+        line = (f"{KERNEL_LINE} tsc_early_khz={frequency} lab.name={self.name} lab.address={self.address} "
                 f"lab.udev={int(udev)}")
         # mrg_rxbuf=off: with it virtio-net of QEMU 7.2 stops receiving for ever under load with large frames.
         card = (f"virtio-net-pci,id=nic0,netdev=n0,mac=52:54:00:77:00:{number:02x},host_mtu=9000,mrg_rxbuf=off,"
                 "rx_queue_size=1024")
         return [
             "qemu-system-x86_64", "-name", f"lab-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
-            "-machine", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max",
+            "-machine", "pc,usb=off,vmport=off", *accelerator, "-cpu", processor,
             "-m", str(megabytes), "-smp", "1", "-display", "none", "-vga", "none", "-bios", "/usr/share/qemu/qboot.rom",
             "-kernel", self.lab.kernel.image, "-initrd", self.lab.image, "-append", line,
             "-serial", f"file:{self.console}",

@@ -14,6 +14,8 @@ public final class VerbsDevice {
     var queue: UnsafeMutablePointer<ibv_cq>
     var entries: Int
     var reserved: Int
+    /// The next completion makes the channel readable.
+    var isArmed = true
   }
 
   /// Which device it is, for comparison and for the control side.
@@ -26,7 +28,6 @@ public final class VerbsDevice {
   private var queues: [Queue] = []
   private var regions: [UnsafeMutablePointer<ibv_mr>?]
   private let access: Int32
-  private var isArmed = false
   /// Identifiers of its connections that exist.
   public internal(set) var endpointCount = 0
   private let work = UnsafeMutablePointer<ibv_wc>.allocate(capacity: 64)
@@ -109,39 +110,50 @@ public final class VerbsDevice {
     queues[index].reserved -= entries
   }
 
-  /// The channel was readable: takes the events from it.
+  /// The channel was readable: takes the events from it, one for each queue that was armed. Asks no further: that would be a
+  /// system call to hear that there is none.
   public func takeEvents() {
     var queue: UnsafeMutablePointer<ibv_cq>?
     var owner: UnsafeMutableRawPointer?
-    while ibv_get_cq_event(channel, &queue, &owner) == 0 {
+    repeat {
+      guard ibv_get_cq_event(channel, &queue, &owner) == 0 else { return }
       ibv_ack_cq_events(queue, 1)
-      isArmed = false
-    }
+      if let index = queues.firstIndex(where: { $0.queue == queue }) { queues[index].isArmed = false }
+    } while queues.contains(where: \.isArmed)
   }
 
   /// Copies completions to `into`; 0 when there are none and the next one will make the channel readable.
   /// - Parameter arming: false leaves the queues silent: for who polls anyway.
   public func poll(into: UnsafeMutablePointer<WorkCompletion>, limit: Int, arming: Bool) -> Int {
-    let found = pollQueues(into, limit)
-    guard found == 0, arming, !isArmed else { return found }
-    for entry in queues { ibv_req_notify_cq(entry.queue, 0) }
-    isArmed = true
-    // What came before they were armed makes no event.
-    return pollQueues(into, limit)
+    var count = 0
+    for index in queues.indices where !queues[index].isArmed {
+      count += poll(queues[index].queue, into: into + count, limit: limit - count)
+    }
+    guard count == 0, arming else { return count }
+    for index in queues.indices where !queues[index].isArmed {
+      ibv_req_notify_cq(queues[index].queue, 0)
+      // What came before it was armed makes no event.
+      let found = poll(queues[index].queue, into: into + count, limit: limit - count)
+      queues[index].isArmed = found == 0
+      count += found
+    }
+    return count
   }
 
-  private func pollQueues(_ into: UnsafeMutablePointer<WorkCompletion>, _ limit: Int) -> Int {
+  private func poll(
+    _ queue: UnsafeMutablePointer<ibv_cq>, into: UnsafeMutablePointer<WorkCompletion>, limit: Int
+  ) -> Int {
     var count = 0
-    for entry in queues {
-      while count < limit {
-        let taken = Int(ibv_poll_cq(entry.queue, Int32(min(64, limit - count)), work))
-        guard taken > 0 else { break }
-        for index in 0..<taken {
-          into[count + index] = WorkCompletion(
-            id: work[index].wr_id, status: work[index].status.rawValue, byteCount: work[index].byte_len)
-        }
-        count += taken
+    while count < limit {
+      let taken = Int(ibv_poll_cq(queue, Int32(min(64, limit - count)), work))
+      guard taken > 0 else { break }
+      for index in 0..<taken {
+        into[count + index] = WorkCompletion(
+          id: work[index].wr_id, status: work[index].status.rawValue, byteCount: work[index].byte_len)
       }
+      count += taken
+      // Fewer than asked for: it is empty.
+      if taken < 64 { break }
     }
     return count
   }

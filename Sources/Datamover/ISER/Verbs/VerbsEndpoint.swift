@@ -133,7 +133,8 @@ public final class VerbsEndpoint: QueuePair {
     entry.pointee.wr_id = work.id
     entry.pointee.next = isLast ? nil : entry + 1
     entry.pointee.sg_list = segments + index
-    entry.pointee.num_sge = 1
+    // A segment of no bytes means 2 GiB to some devices.
+    entry.pointee.num_sge = work.byteCount > 0 ? 1 : 0
     var flags = work.isSignalled ? IBV_SEND_SIGNALED.rawValue : 0
     if work.isInline { flags |= IBV_SEND_INLINE.rawValue }
     entry.pointee.send_flags = flags
