@@ -1,7 +1,7 @@
 """How the gateway compares with tgt and LIO over the same soft-RoCE, measured in guest instructions.
 
-Not a test of right or wrong: it prints a table. One machine is target and initiator; its clock counts instructions, so a
-rate is a length of path (the initiator's, soft-RoCE's and the target's) and repeats, whatever this machine is doing.
+Not a test of right or wrong: it prints a table. One machine is target and initiator; its clock counts instructions, so
+a rate is a length of path (the initiator's, soft-RoCE's and the target's) and repeats, whatever else is going on.
 Run by name: ./dev lab Comparison. GATEWAYD_LAB_ROUNDS=5 alternates so often.
 """
 
