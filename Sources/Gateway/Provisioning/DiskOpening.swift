@@ -11,6 +11,9 @@ struct DiskOpening {
     var isHeld: Bool
     var reason: String
     var advice: String?
+
+    static let numbersTaken = Refusal(
+      isHeld: true, reason: "all \(Label.lunCount) LUN numbers of the cluster are taken")
   }
 
   /// What is needed to label a blank disk.
@@ -50,10 +53,11 @@ struct DiskOpening {
     switch LabelStore.readLabel(fd: disk.descriptor!, diskBytes: disk.byteCount) {
     case .none: label = nil
     case .label(let found): label = found
-    case .unreadable(let reason):
+    case .unreadable(let reason, let isNewer):
       throw Refusal(
         isHeld: true, reason: reason,
-        advice: "gatewayd disks adopt \(path) --wipe (discards what is on it)")
+        advice: isNewer
+          ? "update this gateway" : "gatewayd disks adopt \(path) --wipe (discards what is on it)")
     }
   }
 
@@ -138,6 +142,12 @@ struct DiskOpening {
       let payload = found.record.payload.isEmpty ? nil : found.record.payload
       return (payload, (found.record.sequence, found.nextSlot))
     } catch {
+      if case .unknownVersion(let version) = error {
+        throw Refusal(
+          isHeld: true,
+          reason: "its reservation record was written by a newer gatewayd (format version \(version))",
+          advice: "update this gateway")
+      }
       guard error == .absent || error == .misplaced else {
         // Reservations that cannot be read might have kept somebody out: better no LUN than the wrong writer.
         throw Refusal(

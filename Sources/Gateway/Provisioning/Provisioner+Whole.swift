@@ -55,7 +55,10 @@ extension Provisioner {
       throw ControlError(.refused, "\(entry.path) tells no identity that would stay with it; use --wipe")
     }
     let outcome = work.withLock { _ -> Result<AdoptReport, ControlError> in
-      let adopted = Adopted(uuid: Identity.randomUUID(), lun: takeNumber())
+      guard let lun = takeNumber() else {
+        return .failure(ControlError(.refused, "\(entry.path): \(DiskOpening.Refusal.numbersTaken.reason)"))
+      }
+      let adopted = Adopted(uuid: Identity.randomUUID(), lun: lun)
       do throws(DiskOpening.Refusal) {
         try openWhole(device, adopted)
       } catch {

@@ -197,7 +197,8 @@ final class Provisioner: Sendable {
         do throws(DiskOpening.Refusal) {
           try label(opening, key: Self.key(path))
         } catch {
-          throw StartError("--disk \(path): \(error.reason)")
+          guard error.isHeld else { throw StartError("--disk \(path): \(error.reason)") }
+          hold(path: path, device: Self.blockDevice(path), error)
         }
       case .memory, .null, .slow, .faulty:
         try openSynthetic(specification, position)
@@ -231,9 +232,12 @@ final class Provisioner: Sendable {
     if case .null = specification { traits.isThin = false } else { traits.isThin = true }
     let uuid = Identity.derivedUUID("\(cluster) \(key)")
     let unit: LogicalUnit
+    guard let number = takeNumber() else {
+      throw StartError("--disk \(specification.text): \(DiskOpening.Refusal.numbersTaken.reason)")
+    }
     do throws(ReservationRecordError) {
       unit = try LogicalUnit(
-        number: takeNumber(), identity: DiskOpening.identity(uuid), traits: traits,
+        number: number, identity: DiskOpening.identity(uuid), traits: traits,
         blocks: disk.byteCount / UInt64(traits.blockBytes), registry: registry)
     } catch {
       throw StartError("--disk \(specification.text): \(error)")
@@ -292,7 +296,7 @@ final class Provisioner: Sendable {
   func label(_ opening: DiskOpening, key: String) throws(DiskOpening.Refusal) {
     var opening = opening
     let cluster = self.cluster
-    let lun = takeNumber()
+    guard let lun = takeNumber() else { throw .numbersTaken }
     let new = state.withLock { state in
       if state.pairKey.isEmpty { state.pairKey = Identity.randomBytes(32) }
       return DiskOpening.NewLabel(cluster: cluster, lun: lun, nextLUN: state.nextLUN, pairKey: state.pairKey)
@@ -310,13 +314,14 @@ final class Provisioner: Sendable {
 
   private static let lunMax: UInt16 = 0x3FFF
 
-  /// A LUN number that no disk of the cluster has or had; after the last one, the lowest that is free.
-  func takeNumber() -> UInt16 {
+  /// A LUN number that no disk of the cluster has or had; after the last one, the lowest that is free; nil: all are taken.
+  func takeNumber() -> UInt16? {
     state.withLock { state in
       let taken = Set(state.entries.values.compactMap { $0.export?.unit.number }).union(state.numbers.values)
         .union(state.adopted.values.map(\.lun))
       var number = state.nextLUN
-      while taken.contains(number) { number = number < Self.lunMax ? number + 1 : 0 }
+      for _ in 0...Self.lunMax where taken.contains(number) { number = number < Self.lunMax ? number + 1 : 0 }
+      guard !taken.contains(number) else { return nil }
       state.nextLUN = min(number + 1, Self.lunMax)
       return number
     }

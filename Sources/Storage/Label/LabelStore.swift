@@ -7,8 +7,8 @@ public enum LabelFinding: Equatable, Sendable {
   /// No label.
   case none
   case label(Label)
-  /// Something of ours that cannot be read: never treated as blank.
-  case unreadable(String)
+  /// Something of ours that cannot be read: never treated as blank. `isNewer`: because a newer version wrote it.
+  case unreadable(String, isNewer: Bool = false)
 }
 
 /// Reading and writing records by plain system calls, from control threads only: labels when a disk comes, adoption, and
@@ -28,7 +28,7 @@ public enum LabelStore {
       case .damaged: return .unreadable("its label is damaged in both copies")
       case .misplaced: return .unreadable("its label was written for another size or disk")
       case .unknownVersion(let version):
-        return .unreadable("its label has format version \(version), newer than this program")
+        return .unreadable("its label was written by a newer gatewayd (format version \(version))", isNewer: true)
       }
     }
   }
