@@ -1,6 +1,7 @@
 import FoundationEssentials
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Gateway
@@ -188,7 +189,7 @@ struct ControlSocketTests {
     try await blocking {
       let fixture = try ControlFixture()
       defer { fixture.end() }
-      var random = SplitMix(state: 3)
+      var random = SplitMix(seed: 3)
       let valid = Array(#"{"version":1,"command":"adopt","path":"/dev/x","mode":"wipe"}"#.utf8)
       for _ in 0..<300 {
         var bytes = valid

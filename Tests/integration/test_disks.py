@@ -146,10 +146,21 @@ class Comings(DiskCase):
 
 
 class NotOurs(DiskCase):
-    def assert_left_alone(self, device, *words, verdict=None):
-        """The disk is held or refused, with these words in the reason, and not a byte of it has changed."""
-        # A file system that was mounted just now still writes of its own: not to be mistaken for a gateway's doing.
-        os.sync()
+    def assert_left_alone(self, device, *words, verdict=None, mounted=None):
+        """The disk is held or refused, with these words in the reason, and not a byte of it has changed.
+
+        `mounted` is the place of its file system, which is frozen meanwhile: ext4 goes on with its tables, bitmaps and
+        superblock for seconds after a mount, and that is not to be mistaken for a gateway's doing.
+        """
+        if mounted:
+            process.run(["fsfreeze", "--freeze", mounted])
+        try:
+            return self.compare_left_alone(device, *words, verdict=verdict)
+        finally:
+            if mounted:
+                process.run(["fsfreeze", "--unfreeze", mounted])
+
+    def compare_left_alone(self, device, *words, verdict=None):
         before = self.beginning(device)
         gateway = self.discover(device)
         report = process.wait_until(lambda: self.report(gateway, device), 5, f"{device} is reported")
@@ -181,7 +192,7 @@ class NotOurs(DiskCase):
             if process.run(["mount", disk.device, place], check=False).returncode != 0:
                 self.skipTest("cannot mount here")
             try:
-                self.assert_left_alone(disk.device, "mounted", verdict="refused")
+                self.assert_left_alone(disk.device, "mounted", verdict="refused", mounted=place)
             finally:
                 process.run(["umount", place])
 
@@ -210,7 +221,7 @@ class NotOurs(DiskCase):
                 process.run(["mkswap", swap])
                 if process.run(["swapon", swap], check=False).returncode != 0:
                     self.skipTest("no swap here")
-                self.assert_left_alone(disk.device, verdict="refused")
+                self.assert_left_alone(disk.device, verdict="refused", mounted=place)
             finally:
                 process.run(["swapoff", swap], check=False)
                 process.run(["umount", place])
