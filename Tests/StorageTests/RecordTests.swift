@@ -24,7 +24,7 @@ struct RecordTests {
   @Test("A record that is written reads as the same, whatever its length", arguments: LabelArea.Kind.allCases)
   func roundTrip(kind: LabelArea.Kind) throws {
     let most = Int(kind.slotBytes) - Record.headerBytes
-    for count in [0, 1, 47, 4047, 4048, 4049, most - 1, most] {
+    for count in [0, 1, 47, 4047, 4048, 4049, most - 1, most] where count <= most {
       let record = Self.record(7, kind, bytes: count)
       let bytes = record.encode()
       #expect(bytes.count % Int(LabelArea.alignment) == 0 && bytes.count <= Int(kind.slotBytes))

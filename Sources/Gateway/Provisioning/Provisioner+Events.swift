@@ -183,13 +183,12 @@ extension Provisioner {
   /// The label moves to the new end, then the LUN grows over the place where it was.
   private func grow(_ device: BlockDevice, _ entry: Entry, _ export: Export) {
     guard var label = export.label, let fd = export.disk.descriptor else { return }
-    let oldBytes = label.diskBytes
     label.diskBytes = device.bytes
-    var code = export.moveLabel(to: label, fd: fd, oldDiskBytes: oldBytes)
+    var code = export.moveLabel(to: label, fd: fd)
     // A reservation record is being written: that takes a moment, or the disk does not answer.
     for _ in 0..<100 where code == -EBUSY {
       usleep(20_000)
-      code = export.moveLabel(to: label, fd: fd, oldDiskBytes: oldBytes)
+      code = export.moveLabel(to: label, fd: fd)
     }
     guard code == 0 else {
       return note("\(device.path) has grown, but its label could not be moved: \(String(cString: strerror(-code)))")

@@ -18,12 +18,15 @@ public enum LabelArea {
     case label = 1
     /// The LUN's persistent reservations.
     case reservations = 2
+    /// What of the disk must be cleared before it is exported (`LabelStore.move`).
+    case move = 3
 
     /// Offset of slot 0 from the start of the area; slot 1 follows after `slotBytes`.
     var offset: UInt64 {
       switch self {
       case .label: 0
       case .reservations: 1 << 20
+      case .move: 2 << 20
       }
     }
 
@@ -32,6 +35,7 @@ public enum LabelArea {
       switch self {
       case .label: 16384
       case .reservations: 65536
+      case .move: 4096
       }
     }
   }
