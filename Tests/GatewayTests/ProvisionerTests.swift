@@ -163,9 +163,9 @@ struct ProvisionerTests {
         state.numbers[id] = lun
       }
     }
-    #expect(provisioner.takeNumber() == nil)
+    let serial = provisioner.begin(a, path: a, device: nil)
     let error = #expect(throws: DiskOpening.Refusal.self) {
-      try provisioner.label(try DiskOpening(path: a, device: nil), key: a)
+      try provisioner.label(try DiskOpening(path: a, device: nil), key: a, serial: serial)
     }
     #expect(error?.isHeld == true && error?.reason.contains("16384 LUN numbers") == true)
     #expect(Self.label(a) == nil)

@@ -145,6 +145,33 @@ class Comings(DiskCase):
             process.wait_until(grown, 3, "the LUN is larger")
 
 
+    def test_growth_while_off(self):
+        """A disk that grew while the gateway was off is held, and has number, name and content again after --grow"""
+        disk = self.loop(64 << 20)
+        device = disk.device
+        gateway = self.discover(device)
+        number = self.verdict(gateway, device, "exported")["lun"]
+        with initiator.Session(gateway) as session:
+            session.ready(number)
+            session.write(number, 70000, b"\x5A" * 512).good()
+            before = scsi.naa(session.command(number, scsi.inquiry(0x83), read=255).good().data)
+        self.assertEqual(gateway.terminate(), 0)
+        disk.grow(160 << 20)
+        gateway.start()
+        report = self.verdict(gateway, device, "held")
+        self.assertIn("has grown", report["reason"])
+        self.assertIn("--grow", report["advice"])
+        gateway.ask("disks", "adopt", device, "--yes", "--grow")
+        self.assertEqual(self.verdict(gateway, device, "exported")["lun"], number)
+        with initiator.Session(gateway) as session:
+            session.ready(number)
+            self.assertEqual(scsi.naa(session.command(number, scsi.inquiry(0x83), read=255).good().data), before)
+            self.assertEqual(session.read(number, 70000, 1).good().data, b"\x5A" * 512)
+            self.assertEqual((session.capacity(number)[0]) * 512, 152 << 20)
+            old = session.read(number, (56 << 20) // 512, 128).good().data
+            self.assertEqual(old, bytes(len(old)))
+
+
 class NotOurs(DiskCase):
     def assert_left_alone(self, device, *words, verdict=None, mounted=None):
         """The disk is held or refused, with these words in the reason, and not a byte of it has changed.
