@@ -52,17 +52,22 @@ struct LabelSearchTests {
   @Test("A disk with heads is searched near its end, at whole GiB and at known sizes; the reads are bounded")
   func rotational() {
     let end: UInt64 = 20 << 40
-    let places = LabelSearch.Places(
-      diskBytes: end, knownBytes: [5 << 39, 1], reachBytes: LabelSearch.rotationalReachBytes)
-    #expect(places.first == LabelArea.start(diskBytes: 5 << 39) && places.count < 40_000)
-    #expect(places.contains((7 << 40) - (8 << 20)) && places.contains(end - (127 << 30)))
-    #expect(!places.contains(8 << 20) && places.allSatisfy { $0 % 4096 == 0 && $0 < end })
-    #expect(LabelSearch.Places(diskBytes: end, knownBytes: [], reachBytes: nil).count == Int(end >> 23))
+    let places = LabelSearch.Places(diskBytes: end, knownBytes: [5 << 39, 1], extent: .rotational)
+    let required = places.prefix(places.required)
+    #expect(places.first == LabelArea.start(diskBytes: 5 << 39) && required.count < 30_000)
+    #expect(required.contains((7 << 40) - (8 << 20)) && required.contains(end - (63 << 30)))
+    #expect(!required.contains(8 << 20) && places.contains(8 << 20))
+    #expect(required.allSatisfy { $0 % 4096 == 0 && $0 < end })
+    #expect(LabelSearch.Places(diskBytes: end, knownBytes: [], extent: .whole).required == Int(end >> 23))
     let (file, label) = Self.disk((1 << 30) + (3 << 20), grown: 4 << 30)
-    #expect(LabelSearch.search(fd: file.fd, diskBytes: 4 << 30, reachBytes: 1 << 30) == nil)
     let known = [label.diskBytes]
-    #expect(
-      LabelSearch.search(fd: file.fd, diskBytes: 4 << 30, knownBytes: known, reachBytes: 1 << 30) == .grown(label))
+    for (seconds, knownBytes, finding) in [(0, [], nil), (0, known, .grown(label)), (60, [], .grown(label))]
+      as [(Int, [UInt64], LabelSearch.Finding?)]
+    {
+      let extent = LabelSearch.Extent.atLeast(bytes: 1 << 30, seconds: seconds)
+      #expect(
+        LabelSearch.search(fd: file.fd, diskBytes: 4 << 30, knownBytes: knownBytes, extent: extent) == finding)
+    }
   }
 
   @Test("What is left of an area whose label is damaged is told, and so is anything else that is not zero")

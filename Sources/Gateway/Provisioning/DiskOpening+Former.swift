@@ -37,8 +37,7 @@ extension DiskOpening {
 
   static func former(_ fd: Int32, _ diskBytes: UInt64, _ path: String, knownBytes: [UInt64]) -> Refusal? {
     let found = LabelSearch.search(
-      fd: fd, diskBytes: diskBytes, knownBytes: knownBytes, reachBytes: LabelSearch.briefReachBytes,
-      ignoresData: true)
+      fd: fd, diskBytes: diskBytes, knownBytes: knownBytes, extent: .brief, ignoresData: true)
     // Remains alone say nothing of a disk that has something else on it.
     guard let found, case .grown = found else { return nil }
     return refusal(found, diskBytes: diskBytes, path: path)

@@ -84,10 +84,9 @@ struct DiskOpening {
     if content.holdReason != nil {
       if let former = Self.former(fd, disk.byteCount, disk.path, knownBytes: knownBytes) { throw former }
     } else {
-      // Where heads move, all of the disk would take hours.
-      let reach = device?.isRotational == true ? LabelSearch.rotationalReachBytes : nil
       let found = LabelSearch.search(
-        fd: fd, diskBytes: disk.byteCount, knownBytes: knownBytes, reachBytes: reach)
+        fd: fd, diskBytes: disk.byteCount, knownBytes: knownBytes,
+        extent: device?.isRotational == true ? .rotational : .whole)
       if let found { throw Self.refusal(found, diskBytes: disk.byteCount, path: disk.path) }
     }
     if let reason = content.holdReason {

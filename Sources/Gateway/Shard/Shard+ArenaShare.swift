@@ -31,11 +31,13 @@ extension Shard {
   func take(_ bytes: Int, for index: Int) -> Buffer? { mayHold(bytes, for: index) ? pool.take(bytes) : nil }
 
   /// Counts a buffer that a piece has from now on.
-  @inline(__always)
   func count(_ buffer: Buffer, with number: Int) {
-    let piece = pieces[number]
-    guard let port = port(of: Int(piece.pointee.command)) else { return }
-    piece.pointee.heldBytes += UInt32(buffer.capacity)
+    if let port = port(of: Int(pieces[number].pointee.command)) { count(buffer, with: number, at: port) }
+  }
+
+  @inline(__always)
+  private func count(_ buffer: Buffer, with number: Int, at port: UnitPort) {
+    pieces[number].pointee.heldBytes += UInt32(buffer.capacity)
     port.heldBytes += buffer.capacity
   }
 
@@ -55,7 +57,7 @@ extension Shard {
     let hasShare = port.map { $0.waiters.isEmpty && Self.mayHold(bytes, $0, free: pool.bytesFree) } ?? true
     if hasShare, let buffer = pool.take(bytes) {
       pieces[number].pointee.buffer = buffer
-      count(buffer, with: number)
+      if let port { count(buffer, with: number, at: port) }
       return true
     }
     pieces[number].pointee.state = .waiting

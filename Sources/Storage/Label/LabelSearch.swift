@@ -1,3 +1,4 @@
+import CSystem
 import Glibc
 import Wire
 
@@ -6,8 +7,8 @@ import Wire
 ///
 /// An area is 8 MiB long and no block of it is zero (`LabelBeacon`), so of the places at multiples of 8 MiB exactly one lies
 /// in it, whatever size the disk had: reading them all is a proof, at 131,072 reads for 1 TiB. Where a read costs a movement
-/// of heads (`reachBytes`) only those that may lie near the end are read, and those of old sizes that were whole GiB or are
-/// known.
+/// of heads that may take hours; then the likely places and those near the end are read in any case, and the rest as long as
+/// it is quick.
 public enum LabelSearch {
   public enum Finding: Equatable, Sendable {
     /// A valid label at the end of the size that the disk had.
@@ -20,10 +21,19 @@ public enum LabelSearch {
     case unreadable(Int32)
   }
 
-  /// How far back from its end a disk with heads is searched without a gap.
-  public static let rotationalReachBytes: UInt64 = 128 << 30
-  /// The same where it is only to be told better why a disk is held.
-  public static let briefReachBytes: UInt64 = 8 << 30
+  /// How much is read.
+  public enum Extent: Equatable, Sendable {
+    /// Every place: a proof.
+    case whole
+    /// So many bytes back from the end and the ends of all whole GiB, and the rest until so many seconds have passed.
+    case atLeast(bytes: UInt64, seconds: Int)
+
+    /// Of a disk of which it is not known that it has no heads: the kernel takes many virtual disks, which are quick, for
+    /// rotational ones. 8192 reads and one for each GiB, a minute for a large disk.
+    public static let rotational = Extent.atLeast(bytes: 64 << 30, seconds: 30)
+    /// Only to tell better why a disk is held.
+    public static let brief = Extent.atLeast(bytes: 8 << 30, seconds: 0)
+  }
 
   /// Every area has one block at a multiple of this.
   static let stepBytes = LabelArea.byteCount
@@ -32,24 +42,26 @@ public enum LabelSearch {
   /// millions.
   struct Places: RandomAccessCollection {
     private let likely: [UInt64]
-    /// The last multiple of 8 MiB to look at, and how many before it.
+    /// The last multiple of 8 MiB.
     private let last: UInt64
-    private let strides: Int
+    /// How many of them must be looked at.
+    let required: Int
 
-    /// - Parameters:
-    ///   - knownBytes: sizes that labelled disks are known to have had.
-    ///   - reachBytes: how far back from the end to search without a gap; nil: all of the disk.
-    init(diskBytes: UInt64, knownBytes: [UInt64], reachBytes: UInt64?) {
+    /// - Parameter knownBytes: sizes that labelled disks are known to have had.
+    init(diskBytes: UInt64, knownBytes: [UInt64], extent: Extent) {
       let end = diskBytes - LabelArea.alignment
       likely =
         knownBytes.filter { LabelArea.diskBytesMin <= $0 && $0 < diskBytes }.map { LabelArea.start(diskBytes: $0) }
-        + (reachBytes == nil ? [] : Array(stride(from: (1 << 30) - stepBytes, through: end, by: 1 << 30)))
+        + (extent == .whole ? [] : Array(stride(from: (1 << 30) - stepBytes, through: end, by: 1 << 30)))
       last = end / stepBytes
-      strides = Int(last - (diskBytes - Swift.min(reachBytes ?? diskBytes, diskBytes)) / stepBytes) + 1
+      switch extent {
+      case .whole: required = likely.count + Int(last) + 1
+      case .atLeast(let bytes, _): required = likely.count + Int(Swift.min(bytes / stepBytes, last)) + 1
+      }
     }
 
     var startIndex: Int { 0 }
-    var endIndex: Int { likely.count + strides }
+    var endIndex: Int { likely.count + Int(last) + 1 }
 
     subscript(index: Int) -> UInt64 {
       index < likely.count ? likely[index] : (last - UInt64(index - likely.count)) * stepBytes
@@ -59,14 +71,17 @@ public enum LabelSearch {
   /// Searches the disk open as `fd`, readable and without O_DIRECT. nil: there is nothing at any of the places.
   /// - Parameter ignoresData: goes on past what is no label; else a finding too.
   public static func search(
-    fd: Int32, diskBytes: UInt64, knownBytes: [UInt64] = [], reachBytes: UInt64? = nil, ignoresData: Bool = false
+    fd: Int32, diskBytes: UInt64, knownBytes: [UInt64] = [], extent: Extent = .whole, ignoresData: Bool = false
   ) -> Finding? {
     guard diskBytes >= LabelArea.diskBytesMin else { return nil }
     // What another node wrote since is not in our pages, and what comes next is far away.
     _ = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)
     _ = posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM)
-    let places = Places(diskBytes: diskBytes, knownBytes: knownBytes, reachBytes: reachBytes)
+    let places = Places(diskBytes: diskBytes, knownBytes: knownBytes, extent: extent)
+    var deadline = UInt64.max
+    if case .atLeast(_, let seconds) = extent { deadline = system_monotonic_ns() + UInt64(seconds) * 1_000_000_000 }
     for first in stride(from: 0, to: places.count, by: readsAtOnce) {
+      if first >= places.required, system_monotonic_ns() >= deadline { return nil }
       let batch = places[first..<min(first + readsAtOnce, places.count)]
       // All of them are on their way before the first is waited for.
       for place in batch { _ = posix_fadvise(fd, off_t(place), off_t(LabelArea.alignment), POSIX_FADV_WILLNEED) }
