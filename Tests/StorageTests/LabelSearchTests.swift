@@ -129,7 +129,7 @@ struct LabelMoveTests {
     #expect(LabelStore.readLabel(fd: file.fd, diskBytes: new.diskBytes) == .label(new))
     #expect(Self.reservations(file, new)?.payload == [1, 2, 3])
     let count = Int(min(8 << 20, new.exportedBytes - old.exportedBytes))
-    #expect(file.read(count, at: old.exportedBytes).allSatisfy { $0 == 0 })
+    #expect(file.read(count, at: old.exportedBytes) == [UInt8](repeating: 0, count: count))
     #expect(LabelSearch.search(fd: file.fd, diskBytes: new.diskBytes) == nil)
   }
 
@@ -143,7 +143,8 @@ struct LabelMoveTests {
     let key = file.read(Int(clearing.count), at: old.exportedBytes)
     #expect(key.contains { $0 != 0 })
     #expect(LabelStore.prepare(new, fd: file.fd) == 0)
-    #expect(file.read(Int(clearing.count), at: old.exportedBytes).allSatisfy { $0 == 0 })
+    let count = Int(clearing.count)
+    #expect(file.read(count, at: old.exportedBytes) == [UInt8](repeating: 0, count: count))
     #expect(Self.reservations(file, new)?.payload == [1, 2, 3])
     // From now on the place is the initiators'.
     file.write([7], at: old.exportedBytes)

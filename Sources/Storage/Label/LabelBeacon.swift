@@ -67,14 +67,17 @@ extension LabelStore {
     let beacon = LabelBeacon(start: label.exportedBytes, disk: label.disk)
     let most: UInt64 = 1 << 20
     let part = beacon.pad([], to: Int(most))
+    let last = LabelArea.byteCount - LabelArea.alignment
     for gap in LabelBeacon.gaps {
-      for offset in stride(from: gap.lowerBound, to: gap.upperBound, by: Int(most)) {
-        let count = Int(min(most, gap.upperBound - offset))
-        let code = writeBytes(Array(part[..<count]), fd: fd, offset: beacon.start + offset)
+      let end = min(gap.upperBound, last)
+      for offset in stride(from: gap.lowerBound, to: end, by: Int(most)) {
+        let bytes = Array(part[..<Int(min(most, end - offset))])
+        let code = writeBytes(bytes, fd: fd, offset: beacon.start + offset, flushes: false)
         guard code == 0 else { return code }
       }
     }
-    return 0
+    guard fdatasync(fd) == 0 else { return -errno }
+    return writeBytes(beacon.encode(), fd: fd, offset: beacon.start + last)
   }
 
   /// Fills the gaps of an area that a crash left without. Returns 0 or a negative errno.

@@ -129,8 +129,9 @@ public enum LabelStore {
     }
   }
 
-  /// Writes all of `bytes` (a multiple of the alignment) and flushes the disk. Returns 0 or a negative errno.
-  static func writeBytes(_ bytes: [UInt8], fd: Int32, offset: UInt64) -> Int32 {
+  /// Writes all of `bytes` (a multiple of the alignment) and, unless told otherwise, flushes the disk. Returns 0 or a
+  /// negative errno.
+  static func writeBytes(_ bytes: [UInt8], fd: Int32, offset: UInt64, flushes: Bool = true) -> Int32 {
     withAligned(bytes.count) { memory in
       bytes.withUnsafeBytes { memory.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
       var done = 0
@@ -140,7 +141,7 @@ public enum LabelStore {
         guard wrote > 0 else { return wrote < 0 ? -errno : -EIO }
         done += wrote
       }
-      return fdatasync(fd) == 0 ? 0 : -errno
+      return !flushes || fdatasync(fd) == 0 ? 0 : -errno
     }
   }
 
