@@ -55,20 +55,23 @@ let package = Package(
       ],
       swiftSettings: strict),
 
-    .testTarget(name: "WireTests", dependencies: ["Wire", "CChecksum"], swiftSettings: strict),
-    .testTarget(name: "SCSITests", dependencies: ["SCSI", "Wire"], swiftSettings: strict),
-    .testTarget(name: "ISCSITests", dependencies: ["ISCSI", "Wire"], swiftSettings: strict),
+    // What several test targets need; no module of Sources may depend on it.
+    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+    .testTarget(name: "WireTests", dependencies: ["Wire", "CChecksum", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "SCSITests", dependencies: ["SCSI", "Wire", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "ISCSITests", dependencies: ["ISCSI", "Wire", "TestSupport"], swiftSettings: strict),
     .testTarget(
-      name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Wire", "CSystem"],
+      name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),
-    .testTarget(name: "ReactorTests", dependencies: ["Reactor", "CURing", "CSystem"], swiftSettings: strict),
     .testTarget(
-      name: "DatamoverTests", dependencies: ["Datamover", "Reactor", "ISCSI", "Wire", "CSystem"],
+      name: "ReactorTests", dependencies: ["Reactor", "CURing", "CSystem", "TestSupport"], swiftSettings: strict),
+    .testTarget(
+      name: "DatamoverTests", dependencies: ["Datamover", "Reactor", "ISCSI", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),
-    .testTarget(name: "DiscoveryTests", dependencies: ["Discovery"], swiftSettings: strict),
+    .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "TestSupport"], swiftSettings: strict),
     .testTarget(
       name: "GatewayTests",
-      dependencies: ["Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Discovery", "Wire", "CSystem"],
+      dependencies: ["Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Discovery", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),
   ]
 )

@@ -88,6 +88,9 @@ public final class BufferPool {
   /// Bytes of chunks that are populated now.
   public var bytesPopulated: Int { (chunkCount - freeChunks.count) * Self.chunkBytes }
 
+  /// Bytes that may still be handed out, as far as they fit into chunks of their class.
+  public var bytesFree: Int { chunkCount * Self.chunkBytes - bytesInUse }
+
   /// The class for `bytes`, by comparison rather than look-up: five classes.
   @inline(__always)
   private func classIndex(_ bytes: Int) -> Int {

@@ -24,7 +24,8 @@ struct AdoptCommand: ParsableCommand {
     commandName: "adopt", abstract: "Export a disk that is held because something is on it.",
     discussion: """
       Say what becomes of its content: --wipe discards it, --whole keeps it and exports the whole disk as it is \
-      (its label is then kept elsewhere than on the disk).
+      (its label is then kept elsewhere than on the disk), --grow keeps it and the LUN number of a disk that grew while \
+      the gateway was off.
 
       Asks before it does anything, unless --yes is given. Only root and the daemon's own user may adopt.
       """)
@@ -35,20 +36,22 @@ struct AdoptCommand: ParsableCommand {
   var wipe = false
   @Flag(help: "Keep what is on the disk and export all of it.")
   var whole = false
+  @Flag(help: "The disk has grown: keep what is on it and its LUN number.")
+  var grow = false
   @Flag(help: "Do not ask.")
   var yes = false
   @OptionGroup var control: ControlOptions
   @OptionGroup var output: OutputOptions
 
   func validate() throws {
-    guard wipe != whole else {
+    guard [wipe, whole, grow].count(where: { $0 }) == 1 else {
       throw ValidationError(
-        "Say what becomes of the disk's content: --wipe (discard it) or --whole (keep it), one of them.")
+        "Say what becomes of the disk's content: --wipe (discard it), --whole or --grow (keep it), one of them.")
     }
   }
 
   func run() throws {
-    let mode: AdoptMode = wipe ? .wipe : .whole
+    let mode: AdoptMode = wipe ? .wipe : whole ? .whole : .grow
     let absolute = AbsolutePath.of(path)
     if !yes { try confirm(absolute, mode) }
     // A disk that is wiped may take its time; the daemon's own bound is 120 s.
@@ -71,6 +74,8 @@ struct AdoptCommand: ParsableCommand {
       switch mode {
       case .wipe: "EVERYTHING on \(shown) will be lost, and it will be exported as a blank disk."
       case .whole: "\(shown) will be exported with all that is on it: initiators can read and write it."
+      case .grow:
+        "\(shown) keeps its content and LUN number; its last 8 MiB become the gateway's."
       }
     print("\(question)\nType 'yes' to go on: ", terminator: "")
     fflush(nil)

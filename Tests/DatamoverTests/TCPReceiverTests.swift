@@ -1,5 +1,6 @@
 import Datamover
 import ISCSI
+import TestSupport
 import Testing
 import Wire
 

@@ -152,6 +152,25 @@ struct ProvisionerTests {
     #expect(Self.numbers(try Self.provisioner([b, a], state: room.state)) == [a: Label.lunCount - 1, b: 0])
   }
 
+  @Test("With every LUN number taken a blank disk is held with that reason, and stays blank (SAM-5 §4.7)")
+  func allTaken() throws {
+    let room = TemporaryDisks()
+    let a = room.disk("a")
+    let provisioner = try Self.provisioner(["memory:16M"])
+    provisioner.state.withLock { state in
+      for lun in 0..<Label.lunCount {
+        let id = UUID(random: [UInt8(lun >> 8), UInt8(lun & 0xFF)] + [UInt8](repeating: 0, count: 14))
+        state.numbers[id] = lun
+      }
+    }
+    let serial = provisioner.begin(a, path: a, device: nil)
+    let error = #expect(throws: DiskOpening.Refusal.self) {
+      try provisioner.label(try DiskOpening(path: a, device: nil), key: a, serial: serial)
+    }
+    #expect(error?.isHeld == true && error?.reason.contains("16384 LUN numbers") == true)
+    #expect(Self.label(a) == nil)
+  }
+
   @Test("A disk that is named and cannot be had keeps the gateway from starting, with the reason")
   func refused() {
     let room = TemporaryDisks()

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import Gateway
@@ -216,7 +217,7 @@ struct SettingsReaderTests {
 
   @Test("Random files give settings or problems, never a trap")
   func randomFiles() {
-    var random = SplitMix(state: 7)
+    var random = SplitMix(seed: 7)
     var good = 0
     for _ in 0..<3000 {
       let file = Self.randomValue(&random, depth: 0)
@@ -251,17 +252,5 @@ struct SettingsReaderTests {
           }
         ) { first, _ in first })
     }
-  }
-}
-
-/// A small deterministic generator (SplitMix64).
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-    return z ^ z >> 31
   }
 }

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import Gateway
@@ -52,7 +53,7 @@ struct SettingsTextTests {
 
   @Test("Random text is scanned to its end without a trap")
   func randomText() {
-    var random = SplitMix(state: 11)
+    var random = SplitMix(seed: 11)
     let alphabet = Array("[]{}=.,#\"'\\\n ab0-é\t")
     for _ in 0..<5000 {
       let text = String((0..<random.next() % 60).map { _ in alphabet[Int(random.next() % UInt64(alphabet.count))] })

@@ -2,6 +2,7 @@ import Discovery
 import Glibc
 import Reactor
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Gateway
@@ -133,7 +134,7 @@ struct RangeHoldsTests {
     let worst = Shared(Atomic(0))
     let got = Shared(Atomic(0))
     onThreads(4) { thread in
-      var random = SplitMix(state: UInt64(thread))
+      var random = SplitMix(seed: UInt64(thread))
       for _ in 0..<20_000 {
         let start = random.next() % 8
         let id = holds.addExclusive(start..<start + 8)

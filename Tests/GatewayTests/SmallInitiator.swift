@@ -108,6 +108,18 @@ final class SmallInitiator {
     try send(header, write)
   }
 
+  /// Receives until `count` commands that were posted are answered; their statuses.
+  func answers(_ count: Int) throws -> [UInt8] {
+    var statuses: [UInt8] = []
+    while statuses.count < count {
+      let (answer, _) = try receive()
+      guard answer.opcode == .scsiResponse || answer.opcode == .dataIn && answer.flags & 1 != 0 else { continue }
+      expStatSN = answer.statSN &+ 1
+      statuses.append(answer.byte3)
+    }
+    return statuses
+  }
+
   /// Sends a READ (10) of one block without waiting for its answer.
   func post(block: UInt32) throws { try post(Self.cdb(0x28, block, 512), read: 512) }
 

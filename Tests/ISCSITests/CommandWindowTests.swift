@@ -1,4 +1,5 @@
 import ISCSI
+import TestSupport
 import Testing
 import Wire
 
@@ -54,7 +55,7 @@ struct CommandWindowTests {
   @Test(
     "MaxCmdSN never goes back, and never more are unanswered than the queue is deep, whatever comes", arguments: 0..<8)
   func invariants(seed: UInt64) {
-    var random = SeededGenerator(seed: seed)
+    var random = SplitMix(seed: seed)
     let depth = [1, 2, 3, 32, 128, 255, 1, 64][Int(seed)] as UInt32
     // Begins so that both numbers wrap on the way.
     var window = CommandWindow(initialCmdSN: 0xFFFF_FF00 &+ UInt32(random.next() % 300), depth: depth)

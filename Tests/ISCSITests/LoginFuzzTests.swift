@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import ISCSI
@@ -17,7 +18,7 @@ struct LoginFuzzTests {
 
   private static let opening = Array(keys[0...1])
 
-  private func data(_ generator: inout SeededGenerator, isFirst: Bool) -> [UInt8] {
+  private func data(_ generator: inout SplitMix, isFirst: Bool) -> [UInt8] {
     var chosen = isFirst && generator.chance(90) ? Self.opening : []
     for _ in 0..<Int.random(in: 0...5, using: &generator) { chosen.append(Self.keys.randomElement(using: &generator)!) }
     var bytes = LoginInitiator.bytes(chosen)
@@ -30,7 +31,7 @@ struct LoginFuzzTests {
   }
 
   private func header(
-    _ generator: inout SeededGenerator, _ initiator: LoginInitiator, stage: UInt8, byteCount: Int
+    _ generator: inout SplitMix, _ initiator: LoginInitiator, stage: UInt8, byteCount: Int
   ) -> BasicHeaderSegment {
     var header = initiator.header(from: .security, byteCount: byteCount)
     var flags = stage << 2
@@ -46,7 +47,7 @@ struct LoginFuzzTests {
 
   /// Plays one random login; returns its result if there is one, after checking each step.
   private func play(
-    _ generator: inout SeededGenerator, _ access: AccessRules, _ transport: TransportCapabilities
+    _ generator: inout SplitMix, _ access: AccessRules, _ transport: TransportCapabilities
   ) -> LoginResult? {
     var initiator = LoginInitiator(access, transport: transport, alias: "alias")
     var stage: UInt8 = generator.chance(50) ? 0 : 1
@@ -82,7 +83,7 @@ struct LoginFuzzTests {
 
   @Test("A random login ends, answers within bounds, and establishes only what is legal", arguments: [UInt64(11), 12])
   func randomLogins(seed: UInt64) {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix(seed: seed)
     var establishedCount = 0
     for _ in 0..<2000 * fuzzFactor {
       let isRDMA = generator.chance(20)
@@ -100,7 +101,7 @@ struct LoginFuzzTests {
 
   @Test("No random login gets past CHAP")
   func randomLoginsAgainstCHAP() {
-    var generator = SeededGenerator(seed: 13)
+    var generator = SplitMix(seed: 13)
     let user = CHAPCredential(name: "alice", secret: "initiator-secret")
     let requirement = CHAPRequirement(initiators: [user])
     let access = AccessRules(
@@ -112,7 +113,7 @@ struct LoginFuzzTests {
 
   @Test("Headers of random bytes end the login or are answered within bounds")
   func randomHeaders() {
-    var generator = SeededGenerator(seed: 14)
+    var generator = SplitMix(seed: 14)
     for _ in 0..<4000 * fuzzFactor {
       var initiator = LoginInitiator()
       var bytes = generator.bytes(48)
@@ -128,7 +129,7 @@ struct LoginFuzzTests {
 
   @Test("Random text requests are answered within bounds or rejected", arguments: [UInt64(21), 22])
   func randomText(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix(seed: seed)
     var pieceCount = 0
     for _ in 0..<150 * fuzzFactor {
       let isRDMA = generator.chance(50)

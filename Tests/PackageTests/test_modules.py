@@ -28,6 +28,8 @@ TABLE = {
     "Discovery": {"CUdev", "CBlkid", "CSystem", "CVerbs"},
     "Gateway": {"Wire", "SCSI", "ISCSI", "HA", "Reactor", "Storage", "Datamover", "Discovery", "CSystem", "CSystemd"},
     "gatewayd": {"Gateway", "CSystem", "CSystemd", "ArgumentParser", "TOMLKit"},
+    # What the test targets share. In no other line of this table: the product has nothing of it.
+    "TestSupport": set(),
 }
 PURE = {"Wire", "SCSI", "ISCSI", "HA"}
 STANDARD = {"Swift", "Synchronization"}
@@ -88,6 +90,17 @@ class Modules(unittest.TestCase):
             with self.subTest(file=str(path.relative_to(ROOT))):
                 self.assertLessEqual(imports(path), allowed)
         self.assertGreater(count, 10)
+
+    def test_tests_share_their_support(self):
+        """TestSupport lies with the tests, and what it has no test target has again"""
+        self.assertEqual(self.targets["TestSupport"]["path"], "Tests/TestSupport")
+        declared = re.compile(r"^(?:public )?(?:struct|final class|class|enum) (\w+)", re.MULTILINE)
+        support = ROOT / "Tests" / "TestSupport"
+        shared = {name for path in support.glob("*.swift") for name in declared.findall(path.read_text())}
+        self.assertIn("SplitMix", shared)
+        for path in sorted((ROOT / "Tests").glob("*Tests/*.swift")):
+            with self.subTest(file=str(path.relative_to(ROOT))):
+                self.assertEqual(set(declared.findall(path.read_text())) & shared, set())
 
     def test_imports_are_seen(self):
         """The scan sees every way to write an import"""

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import Wire
 
@@ -92,7 +93,7 @@ struct CommandTableTests {
 
   @Test("Random CDBs and parameter lists never trap, and data keeps to the allocation length")
   func random() throws {
-    var random = SeededGenerator(state: 99)
+    var random = SplitMix(seed: 99)
     let bench = try Bench(blocks: 1000)
     let rows = Array(CommandTable.shared.rows)
     for i in 0..<60000 {

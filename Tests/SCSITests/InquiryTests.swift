@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import Wire
 
@@ -65,7 +66,7 @@ struct InquiryTests {
 
   @Test("NAA designators of different UUIDs differ, and begin with 6h and the local company identifier")
   func naa() {
-    var random = SeededGenerator(state: 3)
+    var random = SplitMix(seed: 3)
     var seen: Set<[UInt8]> = []
     for i in 0..<2000 {
       var uuid = [UInt8](repeating: 0, count: 16)

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import SCSI
@@ -119,7 +120,7 @@ struct ReservationModelTests {
     NexusIdentity(initiatorName: "iqn.n\(i % 3)", isid: UInt64(i), relativeTargetPort: 1)
   }
 
-  private static func randomAction(_ random: inout SeededGenerator, _ model: Model, _ sender: NexusIdentity)
+  private static func randomAction(_ random: inout SplitMix, _ model: Model, _ sender: NexusIdentity)
     -> ReservationAction
   {
     let services = ReservationAction.Service.allCases
@@ -138,7 +139,7 @@ struct ReservationModelTests {
 
   @Test("20000 random service actions give what the model gives", arguments: [1, 2, 3] as [UInt64])
   func random(_ seed: UInt64) throws {
-    var random = SeededGenerator(state: seed)
+    var random = SplitMix(seed: seed)
     var model = Model()
     var registrar = Registrar()
     var seen: Set<String> = []

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import SCSI
@@ -70,7 +71,7 @@ struct UnitAttentionTests {
 
   @Test("What a nexus reports equals a plain list of what was raised, in random order")
   func againstAList() throws {
-    var random = SeededGenerator(state: 42)
+    var random = SplitMix(seed: 42)
     let nexus = try Bench().a
     let luns: [UInt16] = [0, 1, 62, 63, 64, 900]
     var expected: [UInt16: Set<UnitAttention>] = [:]

@@ -1,6 +1,7 @@
 import Glibc
 import Reactor
 import Storage
+import TestSupport
 import Testing
 
 /// A thread's ring and local completions, with a queue to one disk.

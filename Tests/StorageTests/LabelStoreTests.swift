@@ -77,8 +77,8 @@ struct LabelStoreTests {
     for slot in 0...1 {
       file.write([0, 9], at: LabelArea.offset(of: .label, slot: slot, diskBytes: label.diskBytes) + 8)
     }
-    guard case .unreadable(let reason) = Self.found(file) else { return #expect(Bool(false), "read") }
-    #expect(reason.contains("version 9"))
+    guard case .unreadable(let reason, isNewer: true) = Self.found(file) else { return #expect(Bool(false), "read") }
+    #expect(reason.contains("written by a newer gatewayd") && reason.contains("version 9"))
   }
 
   @Test("A label that was copied to a disk of another size is not this disk's")

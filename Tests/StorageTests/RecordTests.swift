@@ -1,4 +1,5 @@
 import Storage
+import TestSupport
 import Testing
 import Wire
 
@@ -23,7 +24,7 @@ struct RecordTests {
   @Test("A record that is written reads as the same, whatever its length", arguments: LabelArea.Kind.allCases)
   func roundTrip(kind: LabelArea.Kind) throws {
     let most = Int(kind.slotBytes) - Record.headerBytes
-    for count in [0, 1, 47, 4047, 4048, 4049, most - 1, most] {
+    for count in [0, 1, 47, 4047, 4048, 4049, most - 1, most] where count <= most {
       let record = Self.record(7, kind, bytes: count)
       let bytes = record.encode()
       #expect(bytes.count % Int(LabelArea.alignment) == 0 && bytes.count <= Int(kind.slotBytes))
@@ -131,6 +132,21 @@ struct RecordTests {
     var bytes = Self.record(1).encode()
     bytes.store(be: UInt16(2), at: 8)
     #expect(Self.newest([bytes, []]) == .failure(.unknownVersion(2)))
+  }
+
+  @Test("A whole record of a newer version beside one of ours is refused, in either slot; a torn one leaves ours")
+  func newerBesideOurs() {
+    let ours = Self.record(7).encode()
+    for sequence: UInt64 in [1, 8] {
+      var newer = Self.record(sequence).encode()
+      newer.store(be: UInt16(2), at: 8)
+      newer.store(be: UInt32(0), at: 40)
+      newer.store(be: CRC32C.of(Array(newer[..<(Record.headerBytes + 200)])), at: 40)
+      #expect(Self.newest([ours, newer]) == .failure(.unknownVersion(2)))
+      #expect(Self.newest([newer, ours]) == .failure(.unknownVersion(2)))
+      newer[100] ^= 1
+      #expect(Self.newest([ours, newer]) == .success(7))
+    }
   }
 
   @Test("A length that leaves the slot, or the bytes at hand, is damage, not a read beyond the end")

@@ -212,6 +212,8 @@ public enum AdoptMode: String, Codable, Sendable {
   case wipe
   /// The content stays and the whole disk is exported as it is; the label is kept elsewhere than on the disk.
   case whole
+  /// The content stays, and LUN number and name: the label of a disk that grew while the gateway was off moves to its end.
+  case grow
 }
 
 /// What came of `gatewayd disks adopt`.

@@ -6,12 +6,26 @@ import Storage
 
 /// Opening a disk as a LUN: its label, its reservations, what it is and can.
 struct DiskOpening {
+  /// Where a label is that is not at its disk's end.
+  struct Former: Equatable, Sendable {
+    /// The disk's size when it was written; nil: only remains of it were found.
+    var diskBytes: UInt64?
+    /// What of it must not be left to others when the disk is wiped.
+    var area: Range<UInt64>
+  }
+
   /// Why a disk is not exported, for a person.
   struct Refusal: Error {
     var isHeld: Bool
     var reason: String
     var advice: String?
+    var former: Former?
+
+    /// Something newer began with the disk: nobody is told of this.
+    static let stale = Refusal(isHeld: false, reason: "it went or changed while it was opened")
   }
+
+  static func wipeAdvice(_ path: String) -> String { "gatewayd disks adopt \(path) --wipe (discards what is on it)" }
 
   /// What is needed to label a blank disk.
   struct NewLabel {
@@ -24,10 +38,22 @@ struct DiskOpening {
   let disk: Disk
   /// What discovery knows of a block device.
   let device: BlockDevice?
-  private(set) var label: Label?
+  var label: Label?
 
   /// Opens the disk at `path` and reads its label.
-  init(path: String, device: BlockDevice?) throws(Refusal) {
+  init(path: String, device: BlockDevice?, knownBytes: [UInt64] = []) throws(Refusal) {
+    try self.init(unlabelled: path, device: device)
+    switch LabelStore.readLabel(fd: disk.descriptor!, diskBytes: disk.byteCount) {
+    case .none: label = nil
+    case .label(let found): label = found
+    case .unreadable(let reason, let isNewer):
+      if !isNewer, let former = Self.former(disk, knownBytes: knownBytes) { throw former }
+      throw Refusal(isHeld: true, reason: reason, advice: isNewer ? "update this gateway" : Self.wipeAdvice(path))
+    }
+  }
+
+  /// Opens the disk at `path` whatever its label says.
+  init(unlabelled path: String, device: BlockDevice?) throws(Refusal) {
     do throws(DiskError) {
       disk = try Disk.open(path: path)
     } catch {
@@ -47,31 +73,28 @@ struct DiskOpening {
           it has \(ByteCount.describe(disk.byteCount)); the least is \(ByteCount.describe(LabelArea.diskBytesMin))
           """)
     }
-    switch LabelStore.readLabel(fd: disk.descriptor!, diskBytes: disk.byteCount) {
-    case .none: label = nil
-    case .label(let found): label = found
-    case .unreadable(let reason):
-      throw Refusal(
-        isHeld: true, reason: reason,
-        advice: "gatewayd disks adopt \(path) --wipe (discards what is on it)")
-    }
   }
 
-  /// Looks once more, while the disk is already open exclusively, that there is nothing on it. Through a descriptor of its
-  /// own, for the probing reads at offsets that direct I/O does not allow.
-  func checkBlank() throws(Refusal) {
-    let fd = system_open_disk(disk.path, 0, 0, 0)
-    guard fd >= 0 else { throw Refusal(isHeld: false, reason: "it cannot be read: \(String(cString: strerror(-fd)))") }
+  /// Looks once more, while the disk is already open exclusively, that there is nothing on it, and no label of ours that is
+  /// not at its end. Through a descriptor of its own, for the probing reads at offsets that direct I/O does not allow.
+  func checkBlank(knownBytes: [UInt64] = []) throws(Refusal) {
+    let fd = try Self.openToSearch(disk)
     defer { close(fd) }
-    var facts = system_disk_facts()
-    guard system_disk_facts(fd, &facts) == 0, facts.device_number == disk.facts.device_number else {
-      throw Refusal(isHeld: false, reason: "it changed while it was being examined")
+    let content = inspect(fd: fd, bytes: disk.byteCount)
+    if content.holdReason != nil {
+      if let former = Self.former(fd, disk.byteCount, disk.path, knownBytes: knownBytes) { throw former }
+    } else {
+      let found = LabelSearch.search(
+        fd: fd, diskBytes: disk.byteCount, knownBytes: knownBytes,
+        extent: device?.isRotational == true ? .rotational : .whole)
+      if let found { throw Self.refusal(found, diskBytes: disk.byteCount, path: disk.path) }
     }
-    let finding = inspect(fd: fd, bytes: disk.byteCount)
-    guard let reason = finding.holdReason else { return }
-    throw Refusal(
-      isHeld: true, reason: reason.sentence, advice: "gatewayd disks adopt \(disk.path) --wipe (discards what is on it)"
-    )
+    if let reason = content.holdReason {
+      throw Refusal(isHeld: true, reason: reason.sentence, advice: Self.wipeAdvice(disk.path))
+    }
+    if let error = content.readError {
+      throw Refusal(isHeld: false, reason: "it cannot be read: \(String(cString: strerror(error)))")
+    }
   }
 
   /// Writes a label to a disk without one.
@@ -87,7 +110,7 @@ struct DiskOpening {
   }
 
   /// Discards what is at both ends of a disk, where tables, signatures and labels lie.
-  static func wipe(path: String) throws(Refusal) {
+  static func wipe(path: String, former: Former?) throws(Refusal) {
     let disk: Disk
     do throws(DiskError) { disk = try Disk.open(path: path) } catch {
       throw Refusal(isHeld: true, reason: error.description)
@@ -96,8 +119,10 @@ struct DiskOpening {
       throw Refusal(isHeld: false, reason: "it is too small for a label")
     }
     let end = LabelArea.start(diskBytes: disk.byteCount)
-    for (offset, count) in [(0, 1 << 20), (end - (1 << 20), 1 << 20), (end, LabelArea.byteCount)] {
-      let code = LabelStore.zero(fd: disk.descriptor!, offset: offset, count: count)
+    var places = [0..<1 << 20, end - (1 << 20)..<end, end..<end + LabelArea.byteCount]
+    if let area = former?.area, area.lowerBound < end { places.append(area.lowerBound..<min(area.upperBound, end)) }
+    for place in places {
+      let code = LabelStore.zero(fd: disk.descriptor!, offset: place.lowerBound, count: UInt64(place.count))
       guard code == 0 else {
         throw Refusal(isHeld: true, reason: "it could not be wiped: \(String(cString: strerror(-code)))")
       }
@@ -115,6 +140,12 @@ struct DiskOpening {
     var record: [UInt8]?
     var place: (sequence: UInt64, slot: Int) = (0, 0)
     if let label {
+      let code = LabelStore.prepare(label, fd: disk.descriptor!)
+      guard code == 0 else {
+        // What initiators would see may have an old label in it, pair key and all.
+        throw Refusal(
+          isHeld: true, reason: "its label area could not be put in order: \(String(cString: strerror(-code)))")
+      }
       (record, place) = try Self.readReservations(disk, label)
     }
     do throws(ReservationRecordError) {
@@ -138,11 +169,17 @@ struct DiskOpening {
       let payload = found.record.payload.isEmpty ? nil : found.record.payload
       return (payload, (found.record.sequence, found.nextSlot))
     } catch {
+      if case .unknownVersion(let version) = error {
+        throw Refusal(
+          isHeld: true,
+          reason: "its reservation record was written by a newer gatewayd (format version \(version))",
+          advice: "update this gateway")
+      }
       guard error == .absent || error == .misplaced else {
         // Reservations that cannot be read might have kept somebody out: better no LUN than the wrong writer.
         throw Refusal(
           isHeld: true, reason: "its reservation record is damaged in both copies",
-          advice: "gatewayd disks adopt \(disk.path) --wipe (discards what is on it)")
+          advice: wipeAdvice(disk.path))
       }
       return (nil, (0, 0))
     }

@@ -4,8 +4,9 @@ import Glibc
 import Reactor
 import SCSI
 import Storage
+import Synchronization
 
-/// What discovery sees, and what the operator adopts.
+/// What discovery sees: disks that are there at the start, come, change, go.
 extension Provisioner {
   /// Called on the monitor's thread, in order.
   func handle(_ event: DiskEvent) {
@@ -13,6 +14,7 @@ extension Provisioner {
     case .appeared(let device), .changed(let device):
       let isPending = state.withLock { state in
         guard state.pending != nil else { return false }
+        state.pending?.removeAll { $0.name == device.name }
         state.pending?.append(device)
         return true
       }
@@ -24,15 +26,20 @@ extension Provisioner {
     }
   }
 
+  /// Never waits for the disk: what its lane still does counts for nothing any more.
   func vanished(name: String) {
-    work.withLock { _ in
-      _ = withdraw(name, reason: "was removed")
-      state.withLock { state in
-        // A loop device that is being detached stays visible until the last user lets go.
-        state.entries[name] = nil
-      }
-    }
+    _ = withdraw(name, reason: "was removed")
+    // A loop device that is being detached stays visible until the last user lets go.
+    state.withLock { $0.entries[name] = nil }
   }
+
+  // MARK: The first round
+
+  /// How long the disks that were there at the start are waited for before blank ones are given numbers: a label that comes
+  /// later may find its number taken, and its disk is held.
+  private static let firstRoundMilliseconds = 10_000
+  /// Blank disks get their numbers in order as long as each takes no longer.
+  private static let labellingMilliseconds = 2000
 
   /// The disks that were there at the start: examined side by side, then the labelled ones get their numbers before any
   /// blank one is given a new one.
@@ -40,53 +47,55 @@ extension Provisioner {
     let devices = state.withLock { state in
       let devices = state.pending ?? []
       state.pending = nil
-      return devices
+      return devices.filter { !isNamed($0) }
     }
-    let use = SystemUse.read(devices: BlockDeviceReader().enumerate())
-    let verdicts = devices.filter { !isNamed($0) }.map { ($0, ruled($0, use)) }
-    work.withLock { _ in
-      for (device, verdict) in verdicts where verdict == .labelled { apply(verdict, to: device) }
-      for (device, verdict) in verdicts where verdict != .labelled { apply(verdict, to: device) }
-      // The start may have gone on without them.
-      publish(changed: true)
+    let round = FirstRound(devices.count)
+    for device in devices {
+      let serial = begin(device.name, path: device.path, device: device)
+      lanes.run(device.name) { [self] in
+        defer { round.oneIsDone() }
+        guard isCurrent(device.name, serial) else { return }
+        let verdict = ruled(device)
+        if verdict == .blank, round.defers(device, serial) { return }
+        apply(verdict, to: device, serial)
+      }
+    }
+    // The monitor's thread has the next events to tell.
+    startThread(name: "first round") { [self] in
+      for (device, serial) in round.finish(within: Self.firstRoundMilliseconds, in: devices) {
+        let done = ReadyFlag()
+        lanes.run(device.name) { [self] in
+          defer { done.set() }
+          if isCurrent(device.name, serial) { apply(.blank, to: device, serial) }
+        }
+        _ = done.wait(milliseconds: Self.labellingMilliseconds)
+      }
+      firstRound.set()
     }
   }
 
-  /// A disk came or changed after the start. The examination may take as long as the disk does, so it has a thread of its
-  /// own; its outcome counts only if nothing newer is known of the disk by then.
+  /// A disk came or changed after the start. What it takes happens in the disk's lane.
   private func consider(_ device: BlockDevice) {
-    if isNamed(device) || resized(device) { return }
-    let serial = state.withLock { state in
-      let serial = (state.entries[device.name]?.serialNumber ?? 0) + 1
-      if state.entries[device.name] == nil {
-        state.entries[device.name] = Entry(
-          key: device.name, path: device.path, byteCount: device.bytes, device: device, verdict: .held,
-          reason: "it is being examined")
-      }
-      state.entries[device.name]?.serialNumber = serial
-      return serial
-    }
-    startThread(name: "examine") { [self] in
-      let use = SystemUse.read(devices: BlockDeviceReader().enumerate())
-      let verdict = ruled(device, use)
-      work.withLock { _ in
-        let isCurrent = state.withLock { $0.entries[device.name]?.serialNumber == serial && !$0.isStopped }
-        guard isCurrent else { return }
-        let before = state.withLock { $0.map.exports.count }
-        apply(verdict, to: device)
-        if state.withLock({ $0.entries.values.compactMap(\.export).count }) != before { publish(changed: true) }
-      }
+    if isNamed(device) { return }
+    let serial = begin(device.name, path: device.path, device: device)
+    lanes.run(device.name) { [self] in
+      guard isCurrent(device.name, serial), !resized(device) else { return }
+      let verdict = ruled(device)
+      if verdict == .blank { _ = firstRound.wait(milliseconds: Self.firstRoundMilliseconds) }
+      guard isCurrent(device.name, serial) else { return }
+      apply(verdict, to: device, serial)
     }
   }
 
   /// The examination with the site's own rules in front.
-  private func ruled(_ device: BlockDevice, _ use: SystemUse) -> Verdict {
+  private func ruled(_ device: BlockDevice) -> Verdict {
+    let use = SystemUse.read(devices: BlockDeviceReader().enumerate())
     let settings = state.withLock { $0.settings }
     if settings.ignores([device.path]) {
       return .refused(Reason(.kind, "The settings say to ignore it ([discovery] ignore)."))
     }
     if !options.only.isEmpty, !options.only.contains(where: { Self.key($0) == device.name }) {
-      let verdict = judged(device, use)
+      let verdict = access.judge(device, use, policy)
       // Only the named disks are touched; of the others it is told what would become of them.
       switch verdict {
       case .blank:
@@ -97,7 +106,7 @@ extension Provisioner {
       }
     }
     if LoopWatch.isBeingDetached(device.name) { return .refused(Reason(.claimed, "It is being detached.")) }
-    let verdict = judged(device, use)
+    let verdict = access.judge(device, use, policy)
     if verdict == .blank, !settings.exportsBlank {
       return .held(
         Reason(
@@ -107,52 +116,52 @@ extension Provisioner {
     return verdict
   }
 
-  private func judged(_ device: BlockDevice, _ use: SystemUse) -> Verdict {
-    examine(device, use: use, policy: policy) { fd, bytes in LabelStore.isOurs(fd: fd, diskBytes: bytes) }
-  }
-
   private func isNamed(_ device: BlockDevice) -> Bool {
     options.disks.contains { specification in
       if case .path(let path) = specification { Self.key(path) == device.name } else { false }
     }
   }
 
-  /// Acts on a verdict. Under `work`.
-  private func apply(_ verdict: Verdict, to device: BlockDevice) {
+  /// Acts on a verdict, in the disk's lane.
+  private func apply(_ verdict: Verdict, to device: BlockDevice, _ serial: UInt64) {
     switch verdict {
-    case .refused(let reason): setAside(device, .refused, reason)
+    case .refused(let reason): return setAside(device, .refused, reason, serial)
     // Whatever its initiators have made of it since: a disk that was adopted whole never gets a label.
     case .blank, .labelled, .held:
-      if let adopted = adopted(device) { return exportWhole(device, adopted) }
+      if let adopted = adopted(device) { return exportWhole(device, adopted, serial) }
     }
     switch verdict {
     case .refused: break
-    case .held(let reason): setAside(device, .held, reason)
+    case .held(let reason):
+      // What is on it may be an initiator's.
+      if reason.code != .kind, let former = DiskOpening.former(device, knownBytes: knownBytes) {
+        return hold(device.name, path: device.path, device: device, former, serial: serial)
+      }
+      setAside(device, .held, reason, serial)
     case .blank, .labelled:
       do throws(DiskOpening.Refusal) {
-        let opening = try DiskOpening(path: device.path, device: device)
+        let opening = try open(device.path, device)
         if opening.label != nil {
-          try admit(opening, key: device.name)
+          try admit(opening, key: device.name, serial: serial)
         } else {
           // The disk is looked at again on the descriptor that is written to: it may have changed hands meanwhile.
-          try opening.checkBlank()
-          try label(opening, key: device.name)
+          try opening.checkBlank(knownBytes: knownBytes)
+          try label(opening, key: device.name, serial: serial)
         }
+        publish(changed: true)
       } catch {
-        hold(path: device.path, device: device, error)
+        hold(device.name, path: device.path, device: device, error, serial: serial)
       }
     }
   }
 
-  private func setAside(_ device: BlockDevice, _ verdict: DiskVerdict, _ reason: Reason) {
-    Log.info("\(device.path) is \(verdict.rawValue): \(reason.sentence)")
-    state.withLock { state in
-      let serial = state.entries[device.name]?.serialNumber ?? 0
-      state.entries[device.name] = Entry(
+  private func setAside(_ device: BlockDevice, _ verdict: DiskVerdict, _ reason: Reason, _ serial: UInt64) {
+    let isKept = record(
+      Entry(
         key: device.name, path: device.path, model: device.model ?? "", serial: device.serial ?? "",
         byteCount: device.bytes, device: device, verdict: verdict, reason: reason.sentence, advice: reason.remedy,
-        serialNumber: serial)
-    }
+        serialNumber: serial))
+    if isKept { Log.info("\(device.path) is \(verdict.rawValue): \(reason.sentence)") }
   }
 
   // MARK: Resize
@@ -165,31 +174,28 @@ extension Provisioner {
       return true
     }
     guard device.bytes != entry.byteCount else { return true }
-    work.withLock { _ in
-      guard device.bytes > entry.byteCount else {
-        _ = withdraw(device.name, reason: "has shrunk to \(ByteCount.describe(device.bytes))")
-        setAside(
-          device, .held,
-          Reason(
-            .kind, "It has shrunk: its label, and perhaps data, is cut off.",
-            remedy: "gatewayd disks adopt \(device.path) --wipe"))
-        return
-      }
-      grow(device, entry, export)
+    guard device.bytes > entry.byteCount else {
+      _ = withdraw(device.name, reason: "has shrunk to \(ByteCount.describe(device.bytes))")
+      setAside(
+        device, .held,
+        Reason(
+          .kind, "It has shrunk: its label, and perhaps data, is cut off.",
+          remedy: "gatewayd disks adopt \(device.path) --wipe"), entry.serialNumber)
+      return true
     }
+    grow(device, entry, export)
     return true
   }
 
   /// The label moves to the new end, then the LUN grows over the place where it was.
   private func grow(_ device: BlockDevice, _ entry: Entry, _ export: Export) {
     guard var label = export.label, let fd = export.disk.descriptor else { return }
-    let oldBytes = label.diskBytes
     label.diskBytes = device.bytes
-    var code = export.moveLabel(to: label, fd: fd, oldDiskBytes: oldBytes)
+    var code = export.moveLabel(to: label, fd: fd)
     // A reservation record is being written: that takes a moment, or the disk does not answer.
     for _ in 0..<100 where code == -EBUSY {
       usleep(20_000)
-      code = export.moveLabel(to: label, fd: fd, oldDiskBytes: oldBytes)
+      code = export.moveLabel(to: label, fd: fd)
     }
     guard code == 0 else {
       return note("\(device.path) has grown, but its label could not be moved: \(String(cString: strerror(-code)))")
@@ -202,45 +208,38 @@ extension Provisioner {
     Log.notice("LUN \(label.lun): \(device.path) has grown to \(ByteCount.describe(device.bytes))")
     announceCapacity()
   }
+}
 
-  // MARK: Adoption
+/// What the lanes of the first round have in common.
+private final class FirstRound: Sendable {
+  private struct State {
+    var count: Int
+    /// The blank disks' serial numbers; nil once the round is over.
+    var blank: [String: UInt64]? = [:]
+  }
 
-  /// Takes a held disk, as the operator asked.
-  func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport {
-    let key = Self.key(path)
-    guard let entry = state.withLock({ $0.entries[key] }) else {
-      throw ControlError(.noSuchDisk, "\(path) is not a disk that the gateway sees; `gatewayd disks` lists them")
-    }
-    if let export = entry.export {
-      throw ControlError(.refused, "\(path) is LUN \(export.unit.number) already")
-    }
-    guard entry.verdict == .held else {
-      throw ControlError(.refused, "\(path) is refused, not held: \(entry.reason)")
-    }
-    if mode == .whole { return try adoptWhole(entry) }
-    let outcome = work.withLock { _ -> Result<AdoptReport, ControlError> in
-      do throws(DiskOpening.Refusal) {
-        return .success(try wipeAndExport(path: entry.path, device: entry.device, key: key))
-      } catch {
-        return .failure(ControlError(.refused, "\(path): \(error.reason)"))
-      }
-    }
-    switch outcome {
-    case .success(let report): return report
-    case .failure(let error): throw error
+  private let state: Mutex<State>
+
+  init(_ count: Int) { state = Mutex(State(count: count)) }
+
+  func oneIsDone() { state.withLock { $0.count -= 1 } }
+
+  /// Whether a blank disk is left to the end of the round; not, once that has come.
+  func defers(_ device: BlockDevice, _ serial: UInt64) -> Bool {
+    state.withLock { state in
+      guard state.blank != nil else { return false }
+      state.blank?[device.name] = serial
+      return true
     }
   }
 
-  private func wipeAndExport(
-    path: String, device: BlockDevice?, key: String
-  ) throws(DiskOpening.Refusal) -> AdoptReport {
-    try DiskOpening.wipe(path: path)
-    if let device { forgetWhole(device) }
-    try label(try DiskOpening(path: path, device: device), key: key)
-    publish(changed: true)
-    guard let export = state.withLock({ $0.entries[key]?.export }) else {
-      throw DiskOpening.Refusal(isHeld: true, reason: "it could not be exported")
+  /// Waits for the lanes, and ends the round. The blank disks, in the order of `devices`.
+  func finish(within milliseconds: Int, in devices: [BlockDevice]) -> [(device: BlockDevice, serial: UInt64)] {
+    for _ in 0..<milliseconds where state.withLock({ $0.count > 0 }) { usleep(1000) }
+    let blank = state.withLock { state in
+      defer { state.blank = nil }
+      return state.blank ?? [:]
     }
-    return AdoptReport(path: path, lun: export.unit.number, naa: export.unit.identity.naa)
+    return devices.compactMap { device in blank[device.name].map { (device, $0) } }
   }
 }

@@ -20,61 +20,50 @@ extension Provisioner {
     state.withLock { $0.adopted[key] = nil }
   }
 
-  /// Exports a disk that was adopted whole. Under `work`.
-  func exportWhole(_ device: BlockDevice, _ adopted: Adopted) {
+  /// Exports a disk that was adopted whole, in its lane.
+  func exportWhole(_ device: BlockDevice, _ adopted: Adopted, _ serial: UInt64) {
     do throws(DiskOpening.Refusal) {
-      try openWhole(device, adopted)
+      try openWhole(device, adopted, serial)
+      publish(changed: true)
     } catch {
-      hold(path: device.path, device: device, error)
+      hold(device.name, path: device.path, device: device, error, serial: serial)
     }
   }
 
-  private func openWhole(_ device: BlockDevice, _ adopted: Adopted) throws(DiskOpening.Refusal) {
-    let opening = try DiskOpening(path: device.path, device: device)
-    let isTaken = state.withLock { state in
-      state.entries.values.contains { $0.key != device.name && $0.export?.unit.number == adopted.lun }
-    }
-    guard !isTaken else {
-      throw DiskOpening.Refusal(isHeld: true, reason: "another disk is LUN \(adopted.lun) already")
-    }
+  private func openWhole(
+    _ device: BlockDevice, _ adopted: Adopted, _ serial: UInt64
+  ) throws(DiskOpening.Refusal) {
+    try claim(adopted.lun, disk: nil, key: device.name, path: device.path)
+    defer { release(device.name) }
+    let opening = try open(device.path, device)
     let export = try opening.export(lun: adopted.lun, uuid: adopted.uuid, registry: registry)
-    add(
+    try add(
       export,
       Entry(
         key: device.name, path: device.path, model: device.model ?? "", serial: device.serial ?? "",
-        byteCount: device.bytes, device: device, verdict: .exported))
+        byteCount: device.bytes, device: device, verdict: .exported, serialNumber: serial))
   }
 
-  func adoptWhole(_ entry: Entry) throws(ControlError) -> AdoptReport {
+  func adoptWhole(_ entry: Entry, _ serial: UInt64) throws(DiskOpening.Refusal) {
     guard options.stateDirectory != nil else {
-      throw ControlError(
-        .refused,
-        "--whole needs a place to keep the disk's identity: start gatewayd with --state DIRECTORY, or use --wipe")
+      throw DiskOpening.Refusal(
+        isHeld: true,
+        reason:
+          "--whole needs a place to keep the disk's identity: start gatewayd with --state DIRECTORY, or use --wipe")
     }
     guard let device = entry.device, let key = wholeKey(device) else {
-      throw ControlError(.refused, "\(entry.path) tells no identity that would stay with it; use --wipe")
+      throw DiskOpening.Refusal(isHeld: true, reason: "it tells no identity that would stay with it; use --wipe")
     }
-    let outcome = work.withLock { _ -> Result<AdoptReport, ControlError> in
-      let adopted = Adopted(uuid: Identity.randomUUID(), lun: takeNumber())
-      do throws(DiskOpening.Refusal) {
-        try openWhole(device, adopted)
-      } catch {
-        return .failure(ControlError(.refused, "\(entry.path): \(error.reason)"))
-      }
-      state.withLock { $0.adopted[key] = adopted }
-      guard saveState() else {
-        // Without it the next start would take the disk for another, or label it once it looks blank.
-        state.withLock { $0.adopted[key] = nil }
-        _ = withdraw(entry.key, reason: "cannot be kept in the state directory")
-        return .failure(ControlError(.failed, "the state directory cannot be written; the log says why"))
-      }
-      publish(changed: true)
-      guard let export = state.withLock({ $0.entries[entry.key]?.export }) else {
-        return .failure(ControlError(.failed, "\(entry.path) went while it was adopted"))
-      }
-      return .success(
-        AdoptReport(path: entry.path, lun: export.unit.number, naa: export.unit.identity.naa))
+    let lun = try takeNumber(for: entry.key)
+    defer { release(entry.key) }
+    let adopted = Adopted(uuid: Identity.randomUUID(), lun: lun)
+    try openWhole(device, adopted, serial)
+    state.withLock { $0.adopted[key] = adopted }
+    guard saveState() else {
+      // Without it the next start would take the disk for another, or label it once it looks blank.
+      state.withLock { $0.adopted[key] = nil }
+      _ = withdraw(entry.key, reason: "cannot be kept in the state directory")
+      throw DiskOpening.Refusal(isHeld: true, reason: "the state directory cannot be written; the log says why")
     }
-    return try outcome.get()
   }
 }

@@ -9,8 +9,10 @@ import Synchronization
 /// and publishes snapshots. It owns the numbering: a labelled disk keeps its LUN, a blank one gets a number that no other
 /// disk of the cluster has or had.
 ///
-/// Everything that touches a disk runs on a control thread, one change at a time (`work`); what reports read has a lock of
-/// its own (`state`), so that a slow disk never keeps a report waiting.
+/// What touches a disk runs in the disk's lane, without a lock: a disk that hangs keeps nobody waiting but those who ask for
+/// it. What is known of the disks has one lock (`state`) that is never held over I/O. A lane's outcome counts only if the
+/// disk's entry still has the serial number with which the work began (`begin`), and LUN number and identity are claimed
+/// before they are used, so that two lanes never take the same.
 final class Provisioner: Sendable {
   /// A disk that was seen, whatever became of it.
   struct Entry: Sendable {
@@ -25,8 +27,17 @@ final class Provisioner: Sendable {
     var reason = ""
     var advice: String?
     var export: Export?
-    /// Grows with each event, so that the outcome of an older examination is dropped.
+    /// Of the event that is dealt with, so that the outcome of an older one is dropped.
     var serialNumber: UInt64 = 0
+    /// Where a label is that is not at the disk's end.
+    var former: DiskOpening.Former?
+  }
+
+  /// What a lane is about to use.
+  struct Claim: Equatable, Sendable {
+    var lun: UInt16
+    /// Of the label; nil: of a disk that has none yet, or never.
+    var disk: UUID?
   }
 
   /// What a disk that was adopted whole is known as.
@@ -44,6 +55,14 @@ final class Provisioner: Sendable {
     var numbers: [UUID: UInt16] = [:]
     /// Disks adopted as they are (`--whole`), by their identity: kept in the state directory, for they have no label.
     var adopted: [String: Adopted] = [:]
+    /// Sizes in bytes of the labelled disks that were seen, kept in the state directory: where labels may be of disks that
+    /// grow while the gateway is off.
+    var knownBytes: Set<UInt64> = []
+    static let knownBytesMax = 1024
+    /// By the disk's key.
+    var claims: [String: Claim] = [:]
+    /// Events so far: the next entry's serial number.
+    var events: UInt64 = 0
     var generation: UInt64 = 1
     var map = ExportMap([], generation: 0)
     var context: ShardContext?
@@ -56,20 +75,26 @@ final class Provisioner: Sendable {
 
   let options: RunOptions
   let registry: NexusRegistry
-  let work = Mutex<Void>(())
+  let lanes = DiskLanes()
+  /// Held while the state directory's file is replaced.
+  let saving = Mutex<Void>(())
   let state: Mutex<State>
+  let access: DiskAccess
+  /// The labelled disks that were there at the start have their numbers.
+  let firstRound = ReadyFlag()
   private let adoptMap: @Sendable (ExportMap) -> Void
   private let announce: @Sendable (UnitAttention) -> Void
   private let monitor = Mutex<DiskMonitor?>(nil)
-  private let loops = Mutex<LoopWatch?>(nil)
+  let loops = Mutex<LoopWatch?>(nil)
   let policy: DiscoveryPolicy
 
   init(
-    options: RunOptions, registry: NexusRegistry, adopt: @escaping @Sendable (ExportMap) -> Void,
-    announce: @escaping @Sendable (UnitAttention) -> Void
+    options: RunOptions, registry: NexusRegistry, access: DiskAccess = .real,
+    adopt: @escaping @Sendable (ExportMap) -> Void, announce: @escaping @Sendable (UnitAttention) -> Void
   ) throws(StartError) {
     self.options = options
     self.registry = registry
+    self.access = access
     adoptMap = adopt
     self.announce = announce
     policy = DiscoveryPolicy()
@@ -134,25 +159,23 @@ final class Provisioner: Sendable {
     try openNamed()
     guard options.discoversDisks else {
       state.withLock { $0.pending = nil }
+      firstRound.set()
       return publish(changed: false)
     }
     let loops = LoopWatch { [weak self] name in self?.vanished(name: name) }
     loops.start()
     self.loops.withLock { $0 = loops }
-    let ready = ReadyFlag()
-    let monitor = DiskMonitor(policy: policy) { [weak self] event in
-      self?.handle(event)
-      if case .enumerated = event { ready.set() }
-    }
+    let monitor = DiskMonitor(policy: policy) { [weak self] event in self?.handle(event) }
     do throws(DiscoveryError) {
       try monitor.start()
       self.monitor.withLock { $0 = monitor }
-      if !ready.wait(milliseconds: 5000) {
+      if !firstRound.wait(milliseconds: 5000) {
         note("looking for disks takes unusually long; those found later are exported then")
       }
     } catch {
       note("\(error): only the disks given by --disk are exported")
       state.withLock { $0.pending = nil }
+      firstRound.set()
     }
     publish(changed: false)
   }
@@ -170,182 +193,7 @@ final class Provisioner: Sendable {
     state.withLock { $0.problems.append(problem) }
   }
 
-  // MARK: Named disks
-
-  private func openNamed() throws(StartError) {
-    // Labelled disks first: their numbers are theirs.
-    var blank: [(Int, DiskOpening)] = []
-    for (position, specification) in options.disks.enumerated() {
-      guard case .path(let path) = specification else { continue }
-      do throws(DiskOpening.Refusal) {
-        let opening = try DiskOpening(path: path, device: Self.blockDevice(path))
-        if opening.label == nil {
-          try opening.checkBlank()
-          blank.append((position, opening))
-        } else {
-          try admit(opening, key: Self.key(path))
-        }
-      } catch {
-        guard error.isHeld else { throw StartError("--disk \(path): \(error.reason)") }
-        hold(path: path, device: Self.blockDevice(path), error)
-      }
-    }
-    for (position, specification) in options.disks.enumerated() {
-      switch specification {
-      case .path(let path):
-        guard let opening = blank.first(where: { $0.0 == position })?.1 else { continue }
-        do throws(DiskOpening.Refusal) {
-          try label(opening, key: Self.key(path))
-        } catch {
-          throw StartError("--disk \(path): \(error.reason)")
-        }
-      case .memory, .null, .slow, .faulty:
-        try openSynthetic(specification, position)
-      }
-    }
-  }
-
-  private func openSynthetic(_ specification: DiskSpecification, _ position: Int) throws(StartError) {
-    let disk: Disk
-    let key = "\(specification.text)#\(position)"
-    do throws(DiskError) {
-      switch specification {
-      case .path: return
-      case .memory(let bytes): disk = try Disk.memory(byteCount: bytes, path: specification.text)
-      case .null(let bytes): disk = Disk.null(byteCount: bytes, path: specification.text)
-      case .slow(let bytes, let milliseconds):
-        disk = try Disk.memory(byteCount: bytes, path: specification.text, faults: .slow(milliseconds: milliseconds))
-      case .faulty(let bytes, let rules):
-        guard let faults = FaultRules(rules) else {
-          throw DiskError(
-            path: specification.text,
-            reason:
-              "rules are medium=LBA+COUNT, hang=LBA+COUNT, slow=LBA+COUNT:MS, gone, flush-error, joined by commas")
-        }
-        disk = try Disk.memory(byteCount: bytes, path: specification.text, faults: faults)
-      }
-    } catch {
-      throw StartError("--disk \(error.description)")
-    }
-    var traits = DiskOpening.traits(disk, persistsReservations: false)
-    if case .null = specification { traits.isThin = false } else { traits.isThin = true }
-    let uuid = Identity.derivedUUID("\(cluster) \(key)")
-    let unit: LogicalUnit
-    do throws(ReservationRecordError) {
-      unit = try LogicalUnit(
-        number: takeNumber(), identity: DiskOpening.identity(uuid), traits: traits,
-        blocks: disk.byteCount / UInt64(traits.blockBytes), registry: registry)
-    } catch {
-      throw StartError("--disk \(specification.text): \(error)")
-    }
-    add(
-      Export(unit: unit, disk: disk, label: nil, byteCount: disk.byteCount),
-      Entry(key: key, path: specification.text, byteCount: disk.byteCount, verdict: .exported))
-  }
-
-  static func key(_ path: String) -> String {
-    guard let real = realpath(path, nil) else { return path }
-    defer { free(real) }
-    let text = String(cString: real)
-    return text.hasPrefix("/dev/") ? String(text.dropFirst(5)) : text
-  }
-
-  static func blockDevice(_ path: String) -> BlockDevice? {
-    let name = key(path)
-    return name.hasPrefix("/") ? nil : BlockDeviceReader().read(name)
-  }
-
-  // MARK: Admission
-
-  /// Exports a labelled disk of this cluster under its own number.
-  func admit(_ opening: DiskOpening, key: String) throws(DiskOpening.Refusal) {
-    guard let label = opening.label else { return }
-    try state.withLock { state throws(DiskOpening.Refusal) in
-      if state.cluster == nil {
-        state.cluster = label.cluster
-        state.pairKey = label.pairKey
-      }
-      guard state.cluster == label.cluster else {
-        throw DiskOpening.Refusal(
-          isHeld: true, reason: "it belongs to another gateway (cluster \(label.cluster))",
-          advice: "gatewayd disks adopt \(opening.disk.path) --wipe (discards what is on it)")
-      }
-      if state.pairKey.isEmpty { state.pairKey = label.pairKey }
-      let others = state.entries.values.filter { $0.key != key }.compactMap(\.export)
-      if others.contains(where: { $0.unit.number == label.lun }) {
-        let isCopy = others.contains { $0.label?.disk == label.disk }
-        throw DiskOpening.Refusal(
-          isHeld: true,
-          reason: isCopy
-            ? "it is a copy of the disk that is LUN \(label.lun) already" : "another disk is LUN \(label.lun) already",
-          advice: isCopy ? nil : "gatewayd disks adopt \(opening.disk.path) --wipe (discards what is on it)")
-      }
-      state.numbers[label.disk] = label.lun
-      state.nextLUN = min(max(state.nextLUN, label.nextLUN, label.lun + 1), Self.lunMax)
-    }
-    let export = try opening.export(lun: label.lun, uuid: label.disk, registry: registry)
-    add(export, entry(opening, key: key))
-    saveState()
-  }
-
-  /// Labels a blank disk and exports it.
-  func label(_ opening: DiskOpening, key: String) throws(DiskOpening.Refusal) {
-    var opening = opening
-    let cluster = self.cluster
-    let lun = takeNumber()
-    let new = state.withLock { state in
-      if state.pairKey.isEmpty { state.pairKey = Identity.randomBytes(32) }
-      return DiskOpening.NewLabel(cluster: cluster, lun: lun, nextLUN: state.nextLUN, pairKey: state.pairKey)
-    }
-    try opening.write(new)
-    Log.notice("\(opening.disk.path): blank, labelled as LUN \(lun)")
-    try admit(opening, key: key)
-  }
-
-  private func entry(_ opening: DiskOpening, key: String) -> Entry {
-    Entry(
-      key: key, path: opening.disk.path, model: opening.device?.model ?? "", serial: opening.device?.serial ?? "",
-      byteCount: opening.disk.byteCount, device: opening.device, verdict: .exported)
-  }
-
-  private static let lunMax: UInt16 = 0x3FFF
-
-  /// A LUN number that no disk of the cluster has or had; after the last one, the lowest that is free.
-  func takeNumber() -> UInt16 {
-    state.withLock { state in
-      let taken = Set(state.entries.values.compactMap { $0.export?.unit.number }).union(state.numbers.values)
-        .union(state.adopted.values.map(\.lun))
-      var number = state.nextLUN
-      while taken.contains(number) { number = number < Self.lunMax ? number + 1 : 0 }
-      state.nextLUN = min(number + 1, Self.lunMax)
-      return number
-    }
-  }
-
-  func add(_ export: Export, _ entry: Entry) {
-    var entry = entry
-    entry.export = export
-    state.withLock { state in
-      entry.serialNumber = (state.entries[entry.key]?.serialNumber ?? 0) + 1
-      state.entries[entry.key] = entry
-    }
-    if entry.device?.kind == .loop { loops.withLock { $0 }?.add(path: entry.path, name: entry.key) }
-    let bytes = ByteCount.describe(export.byteCount)
-    Log.info("LUN \(export.unit.number): \(entry.path), \(bytes), naa.\(export.unit.identity.naa)")
-  }
-
-  func hold(path: String, device: BlockDevice?, _ refusal: DiskOpening.Refusal) {
-    let bytes = device?.bytes ?? 0
-    Log.notice("\(path) is \(refusal.isHeld ? "held" : "refused"): \(refusal.reason)")
-    let key = device?.name ?? Self.key(path)
-    state.withLock { state in
-      let serial = (state.entries[key]?.serialNumber ?? 0) + 1
-      state.entries[key] = Entry(
-        key: key, path: path, model: device?.model ?? "", serial: device?.serial ?? "", byteCount: bytes,
-        device: device, verdict: refusal.isHeld ? .held : .refused, reason: refusal.reason, advice: refusal.advice,
-        serialNumber: serial)
-    }
-  }
+  // MARK: What the shards see
 
   /// Gives the shards a new snapshot; with `changed` the initiators are told that the LUNs have changed.
   func publish(changed: Bool) {

@@ -34,35 +34,36 @@ public final class Export: Sendable {
 
   public var label: Label? { records.withLock { $0.label } }
 
-  /// The disk has grown: writes the label and the reservations at its new end, then clears the place where they were, which
-  /// becomes the initiators'. `label` has the new size. Returns 0 or a negative errno; then nothing has changed. -EBUSY: a
-  /// reservation record is on its way to the old place.
-  func moveLabel(to label: Label, fd: Int32, oldDiskBytes: UInt64) -> Int32 {
-    let isMine = records.withLock { records in
-      guard records.use == .nobody else { return false }
+  /// The disk has grown: its label area moves to its new end, and the place where it was, which becomes the initiators', is
+  /// cleared. `label` has the new size. Returns 0 or a negative errno; then the LUN must not grow, and it may be tried
+  /// again. -EBUSY: a reservation record is on its way to the old place.
+  func moveLabel(to label: Label, fd: Int32) -> Int32 {
+    let old = records.withLock { records -> Label? in
+      guard records.use == .nobody, let old = records.label else { return nil }
       records.use = .mover
-      return true
+      return old
     }
-    guard isMine else { return -EBUSY }
+    guard let old else { return -EBUSY }
     defer { records.withLock { $0.use = .nobody } }
-    let old: Record?
+    // It has moved already where a former attempt could not clear the old place, or where the size grew by less than a
+    // block of the area.
+    let code =
+      label.exportedBytes > old.exportedBytes
+      ? LabelStore.move(old, to: label, fd: fd) : LabelStore.prepare(old, fd: fd)
+    // Whether or not it came to its end: where the label is now is what the disk says.
+    guard case .label(let found) = LabelStore.readLabel(fd: fd, diskBytes: label.diskBytes) else {
+      return code == 0 ? -EIO : code
+    }
+    let place: (sequence: UInt64, slot: Int)
     do throws(RecordError) {
-      old = try LabelStore.read(.reservations, fd: fd, diskBytes: oldDiskBytes, disk: label.disk).record
-    } catch {
-      guard error == .absent || error == .misplaced else { return -EIO }
-      old = nil
-    }
-    let code = LabelStore.initialize(label, reservations: old, fd: fd)
-    guard code == 0 else { return code }
+      let newest = try LabelStore.read(.reservations, fd: fd, diskBytes: label.diskBytes, disk: label.disk)
+      place = (newest.record.sequence, newest.nextSlot)
+    } catch { return -EIO }
     records.withLock { records in
-      records.label = label
-      records.slot = 1
-      records.sequence = old?.sequence ?? 1
+      records.label = found
+      (records.sequence, records.slot) = place
     }
-    let start = LabelArea.start(diskBytes: oldDiskBytes)
-    let newStart = LabelArea.start(diskBytes: label.diskBytes)
-    // The two areas may overlap; only what lies before the new one is cleared.
-    return LabelStore.zero(fd: fd, offset: start, count: min(LabelArea.byteCount, newStart - start))
+    return code
   }
 
   enum ReservationPlace {

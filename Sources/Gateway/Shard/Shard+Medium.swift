@@ -48,12 +48,7 @@ extension Shard {
       let blockBytes = 1 << Int(ports[Int(command.pointee.port)]!.blockShift)
       pieces[number].pointee.diskLength = UInt32(
         min(Int(clamping: operation.blocks) * blockBytes, BufferPool.pieceBytes))
-      guard let buffer = pool.take(Int(pieces[number].pointee.diskLength)) else {
-        pieces[number].pointee.state = .waiting
-        bufferWaiters.append((number, pieces[number].pointee.generation))
-        return
-      }
-      pieces[number].pointee.buffer = buffer
+      guard equip(number, bytes: Int(pieces[number].pointee.diskLength)) else { return }
     }
     resumeSimple(index)
   }
@@ -161,12 +156,14 @@ extension Shard {
   private func fillWithZeroes(_ index: Int, _ number: Int) {
     let command = commands[index]
     let piece = pieces[number]
-    guard let buffer = pool.take(BufferPool.pieceBytes) else {
+    guard let buffer = take(BufferPool.pieceBytes, for: index) else {
       return fail(index, Sense(.abortedCommand, 0x5500))
     }
     memset(buffer.base, 0, buffer.capacity)
+    uncount(number)
     if let old = piece.pointee.buffer { pool.give(old) }
     piece.pointee.buffer = buffer
+    count(buffer, with: number)
     command.pointee.operation.kind = .writeSame
     command.pointee.operation.mayUnmap = false
     writeSameNext(index, number)
@@ -262,14 +259,18 @@ extension Shard {
       return resumeSimple(index)
     }
     // The block is repeated over a whole buffer, so that the disk gets large writes.
-    guard let buffer = pool.take(BufferPool.pieceBytes) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
+    guard let buffer = take(BufferPool.pieceBytes, for: index) else {
+      return fail(index, Sense(.abortedCommand, 0x5500))
+    }
     var filled = 0
     while filled < buffer.capacity {
       memcpy(buffer.base + filled, block.base, length)
       filled += length
     }
+    uncount(number)
     pool.give(block)
     piece.pointee.buffer = buffer
+    count(buffer, with: number)
     writeSameNext(index, number)
   }
 
@@ -304,8 +305,9 @@ extension Shard {
     let command = commands[index]
     let shift = ports[Int(command.pointee.port)]!.blockShift
     let bytes = min(Int(clamping: command.pointee.operation.blocks << shift), BufferPool.pieceBytes)
-    guard let second = pool.take(bytes) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
+    guard let second = take(bytes, for: index) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
     pieces[number].pointee.second = second
+    count(second, with: number)
     compareRepeatedNext(index, number)
   }
 
@@ -381,8 +383,9 @@ extension Shard {
     let command = commands[index]
     let number = Int(command.pointee.firstPiece)
     let half = Int(pieces[number].pointee.length) / 2
-    guard let second = pool.take(half) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
+    guard let second = take(half, for: index) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
     pieces[number].pointee.second = second
+    count(second, with: number)
     pieces[number].pointee.step = 1
     submit(number, .read, offset: diskOffset(index), count: half, buffer: second)
   }

@@ -91,6 +91,7 @@ extension Shard {
 
   private func releasePiece(_ number: Int) {
     let piece = pieces[number]
+    uncount(number)
     if let buffer = piece.pointee.buffer { pool.give(buffer) }
     if let second = piece.pointee.second { pool.give(second) }
     piece.pointee.buffer = nil
@@ -113,40 +114,11 @@ extension Shard {
     commands[index].pointee.pieceCount = 0
   }
 
-  /// Gives the piece its buffer; false when it must wait for one.
-  private func equip(_ number: Int, bytes: Int) -> Bool {
-    if let buffer = pool.take(bytes) {
-      pieces[number].pointee.buffer = buffer
-      return true
-    }
-    pieces[number].pointee.state = .waiting
-    bufferWaiters.append((number, pieces[number].pointee.generation))
-    return false
-  }
-
-  /// The arena has space again: those who wait go on, in their order.
-  func retryBufferWaiters() {
-    pool.isShort = false
-    let waiters = bufferWaiters
-    bufferWaiters = []
-    for (position, waiter) in waiters.enumerated() {
-      let piece = pieces[waiter.piece]
-      guard piece.pointee.generation == waiter.generation, piece.pointee.state == .waiting else { continue }
-      let index = Int(piece.pointee.command)
-      guard let buffer = pool.take(bufferBytes(waiter.piece)) else {
-        bufferWaiters.append(contentsOf: waiters[position...])
-        return
-      }
-      piece.pointee.buffer = buffer
-      resumePiece(waiter.piece, index)
-    }
-  }
-
-  private func bufferBytes(_ number: Int) -> Int {
+  func bufferBytes(_ number: Int) -> Int {
     max(Int(pieces[number].pointee.length), Int(pieces[number].pointee.diskLength))
   }
 
-  private func resumePiece(_ number: Int, _ index: Int) {
+  func resumePiece(_ number: Int, _ index: Int) {
     switch commands[index].pointee.plan {
     case .streamIn: readPiece(number, index)
     case .streamOut, .collect:
@@ -220,6 +192,7 @@ extension Shard {
         advertised: command.pointee.advertised)
       // The buffer is the datamover's now.
       piece.pointee.buffer = nil
+      uncount(number)
       piece.pointee.state = .sending
       command.pointee.completed += UInt64(length)
       touch(connection)
@@ -257,7 +230,10 @@ extension Shard {
       return finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
     }
     let length = Int(min(command.pointee.limit, UInt64(BufferPool.pieceBytes)))
-    guard let number = appendPiece(index, offset: 0, length: length) else {
+    // What came with the command cannot wait.
+    guard immediate == nil || mayHold(length, for: index),
+      let number = appendPiece(index, offset: 0, length: length)
+    else {
       if let immediate { pool.give(immediate) }
       return finish(index, .taskSetFull, transferred: 0, actual: 0)
     }
@@ -268,6 +244,7 @@ extension Shard {
     piece.pointee.solicitedEnd = piece.pointee.received
     if let immediate {
       piece.pointee.buffer = immediate
+      count(immediate, with: number)
     } else if !equip(number, bytes: length) {
       return
     }
@@ -408,10 +385,11 @@ extension Shard {
 
   private func readForComparison(_ number: Int, _ index: Int) {
     let piece = pieces[number]
-    guard let second = pool.take(Int(piece.pointee.length)) else {
+    guard let second = take(Int(piece.pointee.length), for: index) else {
       return fail(number, index, Sense(.abortedCommand, 0x5500))  // SYSTEM RESOURCE FAILURE: try again
     }
     piece.pointee.second = second
+    count(second, with: number)
     piece.pointee.step = 1
     submit(
       number, .read, offset: diskOffset(index) + piece.pointee.offset, count: Int(piece.pointee.length), buffer: second)

@@ -47,6 +47,8 @@ final class Shard {
   var starved: [Connection] = []
   /// Pieces that wait for the arena, in order.
   var bufferWaiters: [(piece: Int, generation: UInt32)] = []
+  /// A unit has given back something of its share.
+  var mayRetryShares = false
   /// Disk requests that wait for a range to be free.
   var parked: [ParkedRequest] = []
   /// RDMA devices, and connections over them.
@@ -140,6 +142,7 @@ final class Shard {
     var hasFlushed: Bool
     repeat {
       if pool.isShort { retryBufferWaiters() }
+      if mayRetryShares { retryShares() }
       if mayUnpark { unpark() }
       if !quietWaiters.isEmpty { checkQuiet() }
       hasFlushed = !dirty.isEmpty

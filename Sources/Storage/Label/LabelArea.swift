@@ -18,12 +18,15 @@ public enum LabelArea {
     case label = 1
     /// The LUN's persistent reservations.
     case reservations = 2
+    /// What of the disk must be cleared before it is exported (`LabelStore.move`).
+    case move = 3
 
     /// Offset of slot 0 from the start of the area; slot 1 follows after `slotBytes`.
     var offset: UInt64 {
       switch self {
       case .label: 0
       case .reservations: 1 << 20
+      case .move: 2 << 20
       }
     }
 
@@ -32,6 +35,7 @@ public enum LabelArea {
       switch self {
       case .label: 16384
       case .reservations: 65536
+      case .move: 4096
       }
     }
   }
@@ -109,19 +113,29 @@ public struct Record: Equatable, Sendable {
     let span = bytes.span.bytes
     guard span.be64(0) == magic else { throw .absent }
     guard span.be16(8) == version else { throw .unknownVersion(span.be16(8)) }
+    guard isWhole(bytes) else { throw .damaged }
     let length = Int(span.be32(12))
-    guard length <= bytes.count - headerBytes else { throw .damaged }
-    var covered = Array(bytes[0..<headerBytes + length])
-    covered.store(be: UInt32(0), at: 40)
-    guard CRC32C.of(covered) == span.be32(40) else { throw .damaged }
     guard span.be16(10) == kind.rawValue, headerBytes + length <= Int(kind.slotBytes) else { throw .misplaced }
     return Record(
       kind: kind, sequence: span.be64(16), disk: UUID(bytes: Array(bytes[24..<40])),
       payload: Array(bytes[headerBytes..<headerBytes + length]))
   }
 
+  /// Whether the checksum holds. Every format version keeps the header's layout, so this can be told of a newer one too.
+  private static func isWhole(_ bytes: [UInt8]) -> Bool {
+    let span = bytes.span.bytes
+    let length = Int(span.be32(12))
+    guard length <= bytes.count - headerBytes else { return false }
+    var covered = Array(bytes[0..<headerBytes + length])
+    covered.store(be: UInt32(0), at: 40)
+    return CRC32C.of(covered) == span.be32(40)
+  }
+
   /// Of two slots' contents the newest valid record and the slot to write next. Throws what is wrong with both when neither
   /// is valid: `damaged` rather than `absent`, for a damaged label must not look like a blank disk.
+  ///
+  /// A whole record of another format version beside one of ours throws `unknownVersion`: it is the newer of the two, and
+  /// what we know would undo what its writer did. A torn one was never acknowledged, and leaves ours.
   public static func newest(
     _ slots: [[UInt8]], kind: LabelArea.Kind, disk: UUID? = nil
   ) throws(RecordError) -> (record: Record, nextSlot: Int) {
@@ -133,6 +147,7 @@ public struct Record: Equatable, Sendable {
         guard disk == nil || record.disk == disk else { throw .misplaced }
         if best == nil || record.sequence > best!.record.sequence { best = (record, slot) }
       } catch {
+        if case .unknownVersion = error, isWhole(bytes) { throw error }
         if error != .absent { worst = error }
       }
     }

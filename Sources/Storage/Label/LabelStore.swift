@@ -7,8 +7,8 @@ public enum LabelFinding: Equatable, Sendable {
   /// No label.
   case none
   case label(Label)
-  /// Something of ours that cannot be read: never treated as blank.
-  case unreadable(String)
+  /// Something of ours that cannot be read: never treated as blank. `isNewer`: because a newer version wrote it.
+  case unreadable(String, isNewer: Bool = false)
 }
 
 /// Reading and writing records by plain system calls, from control threads only: labels when a disk comes, adoption, and
@@ -28,7 +28,7 @@ public enum LabelStore {
       case .damaged: return .unreadable("its label is damaged in both copies")
       case .misplaced: return .unreadable("its label was written for another size or disk")
       case .unknownVersion(let version):
-        return .unreadable("its label has format version \(version), newer than this program")
+        return .unreadable("its label was written by a newer gatewayd (format version \(version))", isNewer: true)
       }
     }
   }
@@ -72,24 +72,37 @@ public enum LabelStore {
       record.encode(), fd: fd, offset: LabelArea.offset(of: record.kind, slot: slot, diskBytes: diskBytes))
   }
 
-  /// Writes `label` to both slots of a disk that has none, and before it its reservations (into slot 0), in place of those
-  /// of whoever had the disk before: a label that is there has its reservations, if only an empty record, so that the first
-  /// one written later may be torn and still leaves a valid one.
-  public static func initialize(_ label: Label, reservations: Record? = nil, fd: Int32) -> Int32 {
-    let zeroes = [UInt8](repeating: 0, count: Int(LabelArea.alignment))
-    let record = reservations ?? Record(kind: .reservations, sequence: 1, disk: label.disk, payload: [])
-    for slot in 0...1 {
-      let bytes = slot == 0 ? record.encode() : zeroes
-      let code = writeBytes(
-        bytes, fd: fd, offset: LabelArea.offset(of: .reservations, slot: slot, diskBytes: label.diskBytes))
-      guard code == 0 else { return code }
+  /// Writes the label area of a disk that has none: before the label its reservations (into slot 0), in place of those of
+  /// whoever had the disk before: a label that is there has its reservations, if only an empty record, so that the first
+  /// one written later may be torn and still leaves a valid one. Every other block becomes a `LabelBeacon`.
+  /// - Parameter clearing: what `finishMove` still has to do once the label is there.
+  /// - Returns: 0 or a negative errno.
+  static func initialize(
+    _ label: Label, reservations: Record? = nil, clearing: Clearing? = nil, fd: Int32
+  ) -> Int32 {
+    let beacon = LabelBeacon(start: label.exportedBytes, disk: label.disk)
+    let before = reservations ?? Record(kind: .reservations, sequence: 1, disk: label.disk, payload: [])
+    let move = clearing.map { Record(kind: .move, sequence: 1, disk: label.disk, payload: $0.encode()).encode() }
+    let labels = (0...1).map { slot in
+      Record(kind: .label, sequence: UInt64(slot + 1), disk: label.disk, payload: label.encode()).encode()
     }
-    for slot in 0...1 {
-      let record = Record(kind: .label, sequence: UInt64(slot + 1), disk: label.disk, payload: label.encode())
-      let code = write(record, slot: slot, fd: fd, diskBytes: label.diskBytes)
-      guard code == 0 else { return code }
+    let slots: [(kind: LabelArea.Kind, records: [[UInt8]])] = [
+      (.reservations, [before.encode(), []]), (.move, [move ?? [], []]), (.label, labels),
+    ]
+    for (kind, records) in slots {
+      for slot in 0...1 {
+        let bytes = beacon.pad(records[slot], to: Int(kind.slotBytes))
+        let place = LabelArea.offset(of: kind, slot: slot, diskBytes: label.diskBytes)
+        let code = writeBytes(bytes, fd: fd, offset: place)
+        guard code == 0 else { return code }
+      }
     }
-    return 0
+    return fillGaps(label, fd: fd)
+  }
+
+  /// The same for a disk of this gateway's own, with no reservations yet. Returns 0 or a negative errno.
+  public static func initialize(_ label: Label, fd: Int32) -> Int32 {
+    initialize(label, reservations: nil, clearing: nil, fd: fd)
   }
 
   /// Takes the label off: both slots are zeroed. Returns 0 or a negative errno.
@@ -116,8 +129,9 @@ public enum LabelStore {
     }
   }
 
-  /// Writes all of `bytes` (a multiple of the alignment) and flushes the disk. Returns 0 or a negative errno.
-  static func writeBytes(_ bytes: [UInt8], fd: Int32, offset: UInt64) -> Int32 {
+  /// Writes all of `bytes` (a multiple of the alignment) and, unless told otherwise, flushes the disk. Returns 0 or a
+  /// negative errno.
+  static func writeBytes(_ bytes: [UInt8], fd: Int32, offset: UInt64, flushes: Bool = true) -> Int32 {
     withAligned(bytes.count) { memory in
       bytes.withUnsafeBytes { memory.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
       var done = 0
@@ -127,7 +141,7 @@ public enum LabelStore {
         guard wrote > 0 else { return wrote < 0 ? -errno : -EIO }
         done += wrote
       }
-      return fdatasync(fd) == 0 ? 0 : -errno
+      return !flushes || fdatasync(fd) == 0 ? 0 : -errno
     }
   }
 
