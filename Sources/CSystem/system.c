@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -141,5 +143,29 @@ void system_random(void *bytes, uint64_t count) {
     }
     p += got;
     count -= (uint64_t)got;
+  }
+}
+
+int system_listen_to_links(void) {
+  int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+  if (fd < 0) return -errno;
+  struct sockaddr_nl address = {
+      .nl_family = AF_NETLINK,
+      .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
+  };
+  if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  return fd;
+}
+
+void system_discard_messages(int fd) {
+  char byte;
+  // A bound, so that a flood cannot keep us here: what is left is readable at the next poll.
+  for (int i = 0; i < 4096; i++) {
+    // ENOBUFS says that messages were lost: whoever reads nothing of them loses nothing.
+    if (recv(fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) < 0 && errno != ENOBUFS && errno != EINTR) return;
   }
 }

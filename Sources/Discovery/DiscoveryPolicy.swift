@@ -29,6 +29,7 @@ public struct DiscoveryError: Error, Equatable, Sendable, CustomStringConvertibl
     case receiving = "udev_monitor_enable_receiving"
     case pipe, thread = "pthread_create"
     case interfaces = "getifaddrs"
+    case links = "netlink(7)"
     case alreadyStarted = "start"
   }
 

@@ -1,7 +1,7 @@
 import Glibc
 
-/// The monitor's thread: owned by it alone from `spawn` on.
-final class MonitorLoop {
+/// The disk monitor's thread.
+final class MonitorLoop: WatchLoop {
   private let source: UdevMonitor
   private let stop: Int32
   private let reader: BlockDeviceReader
@@ -22,26 +22,23 @@ final class MonitorLoop {
 
   func run() {
     guard tell(inventory.reconcile(with: reader.enumerate())), tell([.enumerated]) else { return }
-    while wait() {
-      let batch = source.receive()
-      if batch.isOverrun, !tell(inventory.reconcile(with: reader.enumerate())) { return }
+    while sleepUntilReadable([source.descriptor], stop: stop) == .event {
+      // Whole disks that events named, and whether one of them was the disk's own "change".
+      var touched: [String: Bool] = [:]
+      let isOverrun = source.receive { Self.note($0, in: &touched) }
+      if isOverrun, !tell(inventory.reconcile(with: reader.enumerate())) { return }
       // After an overrun too: what was touched is told even where the facts are the same.
-      guard tell(inventory.update(batch.disks, read: reader.read)) else { return }
+      guard tell(inventory.update(touched, read: reader.read)) else { return }
     }
   }
 
-  /// Sleeps without a deadline; false at the end.
-  private func wait() -> Bool {
-    while true {
-      var polled = [
-        pollfd(fd: source.descriptor, events: Int16(POLLIN), revents: 0),
-        pollfd(fd: stop, events: Int16(POLLIN), revents: 0),
-      ]
-      let count = poll(&polled, 2, -1)
-      if count < 0 && errno != EINTR { return false }
-      guard count > 0 else { continue }
-      return polled[1].revents == 0
-    }
+  private static func note(_ event: UdevMonitor.Event, in touched: inout [String: Bool]) {
+    guard let type = event.deviceType else { return }
+    let parts = event.path.split(separator: "/")
+    // ".../block/sda" or ".../block/sda/sda1": a partition's news is its disk's.
+    guard let name = type == "partition" ? parts.dropLast().last : parts.last else { return }
+    let isTouched = type == "disk" && event.action == "change"
+    touched[String(name), default: false] = touched[String(name), default: false] || isTouched
   }
 
   /// False if the end came between two events.
@@ -53,21 +50,4 @@ final class MonitorLoop {
     }
     return true
   }
-}
-
-/// Starts the thread; nil if there is none to be had. A free function, so that the closure belongs to no actor.
-func spawn(_ loop: MonitorLoop) -> pthread_t? {
-  var thread = pthread_t()
-  let context = Unmanaged.passRetained(loop).toOpaque()
-  let result = pthread_create(
-    &thread, nil,
-    { context in
-      if let context { Unmanaged<MonitorLoop>.fromOpaque(context).takeRetainedValue().run() }
-      return nil
-    }, context)
-  guard result == 0 else {
-    Unmanaged<MonitorLoop>.fromOpaque(context).release()
-    return nil
-  }
-  return thread
 }

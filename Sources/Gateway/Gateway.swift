@@ -33,10 +33,12 @@ public final class Gateway: GatewayControl {
     var configuration: ShardConfiguration?
   }
   private let parts: Mutex<Parts>
+  private let nicWatch: NICWatch
 
   public init(_ options: RunOptions) {
     self.options = options
     parts = Mutex(Parts(settings: options.settings))
+    nicWatch = NICWatch(isEnabled: options.servesISER)
   }
 
   private var settings: Settings { parts.withLock { $0.settings } }
@@ -74,21 +76,24 @@ public final class Gateway: GatewayControl {
       parts.configuration = configuration
     }
     for listener in acceptor.listeners { Log.info("target \(name) listens on \(listener.address)") }
-    startISER()
+    // The first inventory, too, is a change: an iSER listener is started by it.
+    nicWatch.start { [weak self] inventory in self?.startISER(inventory) }
   }
 
-  /// Listens over RDMA if there is anything to listen with. Never fatal; tried again when a device comes.
-  private func startISER() {
-    guard let iser = parts.withLock({ $0.iser }) else { return }
+  /// Listens over RDMA if there is anything to listen with. Never fatal; tried again when a device comes or changes.
+  private func startISER(_ inventory: RDMAInventory) {
+    guard nicWatch.isEnabled, let iser = parts.withLock({ $0.iser }) else { return }
     let before = iser.listener.state
-    iser.listener.start()
-    guard iser.listener.state != before else { return }
-    switch iser.listener.state {
-    case .listening: Log.info("listens over RDMA on the same addresses")
-    case .off(let reason): Log.info("no iSER: \(reason); TCP only")
-    case .failed(let reason): Log.warning("no iSER: \(reason); TCP only")
+    if inventory.isUsable || before == .listening { iser.listener.start() }
+    let state = iser.listener.state
+    if state != before {
+      switch state {
+      case .listening: Log.info("listens over RDMA on the same addresses")
+      case .off(let reason): Log.info("no iSER: \(reason); TCP only")
+      case .failed(let reason): Log.warning("no iSER: \(reason); TCP only")
+      }
     }
-    setPortGroups(hasRDMA: iser.listener.state == .listening)
+    setPortGroups(hasRDMA: state == .listening && inventory.isUsable)
   }
 
   /// Prefers RDMA where it is there (ALUA), and tells the initiators when that changes.
@@ -135,6 +140,7 @@ public final class Gateway: GatewayControl {
   public func stop(within seconds: Double) {
     let (context, acceptor, provisioner) = parts.withLock { ($0.context, $0.acceptor, $0.provisioner) }
     acceptor?.stop()
+    nicWatch.stop()
     parts.withLock { $0.iser }?.listener.stop()
     provisioner?.stop()
     guard let context else { return }
@@ -179,7 +185,7 @@ public final class Gateway: GatewayControl {
       sessionsMax: settings.limits.sessions, queueDepth: UInt32(settings.limits.queueDepth),
       loginTimeoutNs: UInt64(settings.limits.loginTimeoutSeconds) * second,
       nopIntervalNs: UInt64(settings.timeouts.nopIntervalSeconds) * second,
-      ioDeadlineNs: UInt64(settings.timeouts.ioDeadlineSeconds) * second)
+      ioDeadlineNs: UInt64(settings.timeouts.ioDeadlineSeconds) * second, verbsPollNs: settings.iser.pollNs)
   }
 
   /// What SendTargets tells: a socket on every address stands for each address that the machine has.
@@ -209,6 +215,7 @@ public final class Gateway: GatewayControl {
     kept.target.listen = state.settings.target.listen
     kept.target.threads = state.settings.target.threads
     kept.discovery.isEnabled = state.settings.discovery.isEnabled
+    kept.iser.isEnabled = state.settings.iser.isEnabled
     kept.limits.memoryBytes = state.settings.limits.memoryBytes
     var configuration = Self.configuration(
       settings: kept, name: old.target.targetName, registry: context.registry, listeners: acceptor.listeners)
@@ -232,7 +239,8 @@ public final class Gateway: GatewayControl {
       for (lun, count) in shard.units { counters[lun, default: IOCounters()].add(count) }
     }
     let units = state.provisioner?.logicalUnits(counters) ?? []
-    var problems = state.provisioner?.problems ?? []
+    let iser = iserState(state.iser, state.acceptor)
+    var problems = (state.provisioner?.problems ?? []) + nicWatch.problems(iser)
     let refused = state.acceptor?.refusedCount ?? 0
     if refused > 0 { problems.append("\(refused) connection(s) were refused; the log says why") }
     return StatusReport(
@@ -245,7 +253,23 @@ public final class Gateway: GatewayControl {
         arenaBytes: UInt64(shards.reduce(0) { $0 + $1.arenaBytes }),
         arenaUsedBytes: UInt64(shards.reduce(0) { $0 + $1.arenaUsedBytes }), residentBytes: Self.residentBytes(),
         descriptors: Self.descriptorCount()),
-      iser: shards.reduce(into: ISERReport()) { $0.add($1.iser) }, logicalUnits: units, problems: problems)
+      iser: shards.reduce(into: ISERReport()) { $0.add($1.iser) },
+      rdma: RDMAReport(listener: ISERListenerReport(iser), nics: nicWatch.reports), logicalUnits: units,
+      problems: problems)
+  }
+
+  /// What the iSER listener says, seen together with the NICs.
+  private func iserState(_ iser: ISERAcceptor?, _ acceptor: Acceptor?) -> ISERState {
+    let inventory = nicWatch.inventory
+    let listener: ISERState =
+      switch iser?.listener.state {
+      case .listening:
+        .listening(ISERState.reachable(acceptor?.listeners.map(\.address) ?? [], inventory?.endpoints ?? []))
+      case .off(let reason): .off(reason)
+      case .failed(let reason): .failed(reason)
+      case nil: .off("not started")
+      }
+    return ISERState.of(isEnabled: nicWatch.isEnabled, inventory: inventory, listener: listener)
   }
 
   /// Open file descriptors; this look itself not counted.
@@ -268,6 +292,8 @@ public final class Gateway: GatewayControl {
   }
 
   public func disks() -> [DiskReport] { parts.withLock { $0.provisioner }?.reports() ?? [] }
+
+  public func nics() -> [NICReport] { nicWatch.reports }
 
   public func sessions() -> [SessionReport] {
     let context = parts.withLock { $0.context }

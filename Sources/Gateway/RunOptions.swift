@@ -13,6 +13,8 @@ public struct RunOptions: Sendable, Equatable {
   public var disks: [DiskSpecification]
   /// False after `--no-discovery`.
   public var discovery: Bool
+  /// False after `--no-iser`.
+  public var iser: Bool
   /// `--only`: what discovery may touch; empty: every disk.
   public var only: [String]
   /// `--target`; nil: the settings' name, else one made from the machine's identity.
@@ -24,7 +26,7 @@ public struct RunOptions: Sendable, Equatable {
 
   public init(
     settings: Settings = Settings(), stateDirectory: String? = nil, listen: [ListenAddress] = [],
-    disks: [DiskSpecification] = [], discovery: Bool = true, only: [String] = [],
+    disks: [DiskSpecification] = [], discovery: Bool = true, iser: Bool = true, only: [String] = [],
     targetName: String? = nil, threads: Int? = nil,
     controlPath: String = ControlPath.standard()
   ) {
@@ -33,6 +35,7 @@ public struct RunOptions: Sendable, Equatable {
     self.listen = listen
     self.disks = disks
     self.discovery = discovery
+    self.iser = iser
     self.only = only
     self.targetName = targetName
     self.threads = threads
@@ -47,6 +50,8 @@ public struct RunOptions: Sendable, Equatable {
   public var requestedThreads: Int? { threads ?? settings.target.threads }
   /// Whether disks are looked for.
   public var discoversDisks: Bool { discovery && settings.discovery.isEnabled }
+  /// Whether iSER is served where a NIC allows.
+  public var servesISER: Bool { iser && settings.iser.isEnabled }
 }
 
 /// One `--disk`: a block device or file by path, or a device made of nothing for benchmarks and tests.

@@ -7,6 +7,7 @@ public struct Settings: Sendable, Equatable {
   public var access = Access()
   /// `[discovery-auth]`: what an initiator needs in a discovery session; nil: nothing.
   public var discoveryAuthentication: CHAPCredentials?
+  public var iser = ISER()
   public var timeouts = Timeouts()
   /// `[log] level`.
   public var logLevel = LogLevel.info
@@ -84,6 +85,17 @@ public struct Settings: Sendable, Equatable {
       self.luns = luns
       self.chap = chap
     }
+  }
+
+  /// `[iser]`: iSCSI over RDMA, beside TCP.
+  public struct ISER: Sendable, Equatable {
+    /// Whether it is served where a NIC allows.
+    public var isEnabled = true
+    /// How long a thread that finds nothing to do looks for completions before it sleeps; 0: not at all. Less latency for
+    /// more processor time.
+    public var pollNs: UInt64 = 0
+
+    public init() {}
   }
 
   /// `[timeouts]`.
@@ -181,6 +193,7 @@ extension Settings {
       ("target.listen", old.target.listen != new.target.listen),
       ("target.threads", old.target.threads != new.target.threads),
       ("discovery.enabled", old.discovery.isEnabled != new.discovery.isEnabled),
+      ("iser.enabled", old.iser.isEnabled != new.iser.isEnabled),
       ("limits.memory", old.limits.memoryBytes != new.limits.memoryBytes),
     ]
     return rows.filter(\.1).map(\.0)

@@ -17,7 +17,7 @@ struct Gatewayd: ParsableCommand {
       """,
     version: "gatewayd \(GatewayVersion.current)",
     subcommands: [
-      RunCommand.self, StatusCommand.self, DisksCommand.self, SessionsCommand.self, DoctorCommand.self,
-      SettingsCommand.self, VersionCommand.self,
+      RunCommand.self, StatusCommand.self, DisksCommand.self, NICsCommand.self, SessionsCommand.self,
+      DoctorCommand.self, SettingsCommand.self, VersionCommand.self,
     ])
 }

@@ -13,6 +13,18 @@ struct StatusCommand: ParsableCommand {
   }
 }
 
+struct NICsCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "nics", abstract: "Show every RDMA NIC: usable for iSER or not, and why.")
+
+  @OptionGroup var control: ControlOptions
+  @OptionGroup var output: OutputOptions
+
+  func run() throws {
+    try output.show(try control.ask(.init(.nics), as: [NICReport].self), text: NICReport.text)
+  }
+}
+
 struct SessionsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "sessions", abstract: "Show who is logged in.",

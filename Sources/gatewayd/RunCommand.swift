@@ -34,6 +34,8 @@ struct RunCommand: ParsableCommand {
   var disk: [DiskSpecification] = []
   @Flag(help: "Do not look for disks: export only those of --disk.")
   var noDiscovery = false
+  @Flag(help: "Do not serve iSER: TCP only, whatever NICs there are.")
+  var noIser = false
   @Option(
     help: ArgumentHelp(
       "Let discovery touch this disk only; may be repeated. The others are listed.", valueName: "path"))
@@ -69,7 +71,7 @@ struct RunCommand: ParsableCommand {
     let service = getenv("STATE_DIRECTORY").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
     return RunOptions(
       settings: settings, stateDirectory: state ?? service, listen: listen, disks: disk, discovery: !noDiscovery,
-      only: only, targetName: target, threads: threads, controlPath: control ?? ControlPath.standard())
+      iser: !noIser, only: only, targetName: target, threads: threads, controlPath: control ?? ControlPath.standard())
   }
 }
 

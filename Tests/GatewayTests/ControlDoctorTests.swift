@@ -1,3 +1,4 @@
+import Discovery
 import Glibc
 import Testing
 
@@ -114,6 +115,7 @@ struct ControlDoctorTests {
     var doctor = Doctor(controlPath: "/nonexistent/c")
     doctor.files = machine.files
     doctor.ringProbe = { 0 }
+    doctor.ownInventory = { RDMAInventory() }
     let report = doctor.examine()
     #expect(report.hasProblems && report.initiators.isEmpty)
     let text = report.text(isColoured: false)
@@ -167,7 +169,7 @@ struct ControlDoctorTests {
     let commands = recipes.flatMap(\.commands)
     #expect(commands.contains("iscsi-inq 'iscsi://[fd00::1]:3260/iqn.2024-01.a:b/2'"))
     #expect(commands.contains("New-IscsiTargetPortal -TargetPortalAddress 'fd00::1' -TargetPortalPortNumber 3260"))
-    #expect(recipes.count == 5)
+    #expect(recipes.count == 6)
   }
 }
 

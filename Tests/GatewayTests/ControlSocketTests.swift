@@ -30,6 +30,8 @@ final class ScriptedControl: GatewayControl {
     [DiskReport(path: "/dev/sda", model: "M", serial: "S", sizeBytes: 9, verdict: .refused, reason: "mounted")]
   }
 
+  func nics() -> [NICReport] { NICReport.all(madeInventory) }
+
   func sessions() -> [SessionReport] {
     (1...3000).map {
       SessionReport(

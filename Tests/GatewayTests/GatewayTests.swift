@@ -50,6 +50,8 @@ struct GatewayTests {
       let status = gateway.status()
       #expect(status.threads == threads && status.sessions == 1 && status.logicalUnits.map(\.number) == [0, 1])
       #expect(gateway.sessions().map(\.initiator) == ["iqn.2026-01.example:a"])
+      // Whatever this machine has: the section is there, and agrees with the NICs.
+      #expect(status.rdma?.listener.state != .failed && status.rdma?.nics.map(\.name) == gateway.nics().map(\.name))
       #expect(gateway.disks().map(\.verdict) == [.exported, .exported])
     }
     #expect(took < 4)
@@ -114,6 +116,17 @@ struct GatewayTests {
       #expect(try initiator.read(512, block: 0).status == 0)
     }
     #expect(took < 5)
+  }
+
+  @Test("Told to serve TCP only it says so, whatever NICs there are")
+  func withoutISER() throws {
+    var options = try Self.options(["null:1G"], threads: 1)
+    options.iser = false
+    let gateway = Gateway(options)
+    try gateway.start()
+    #expect(gateway.status().rdma?.listener.state == .off)
+    #expect(gateway.status().rdma?.listener.reason == "switched off by the settings or by --no-iser")
+    gateway.stop(within: 5)
   }
 
   @Test("A port that is taken keeps it from starting, with the reason, and what it had opened is let go")

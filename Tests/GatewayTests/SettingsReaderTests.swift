@@ -39,6 +39,7 @@ struct SettingsReaderTests {
         ],
       ],
       "discovery-auth": ["user": "d", "secret": "ddddddddddddd"],
+      "iser": ["enabled": false, "poll-us": 50],
       "timeouts": ["nop-interval": 0, "io-deadline": 25],
       "log": ["level": "debug"],
     ])
@@ -60,6 +61,7 @@ struct SettingsReaderTests {
     #expect(settings.access.rules[0].luns == [0, 3])
     #expect(settings.access.rules[0].chap?.initiator.secret == Secret("abcdefabcdef"))
     #expect(settings.discoveryAuthentication?.initiator.user == "d")
+    #expect(!settings.iser.isEnabled && settings.iser.pollNs == 50_000)
     #expect(settings.timeouts.nopIntervalSeconds == 0 && settings.timeouts.ioDeadlineSeconds == 25)
     #expect(settings.logLevel == .debug)
   }
@@ -126,6 +128,21 @@ struct SettingsReaderTests {
     #expect(problems(["target": 3])[0].contains("allowed: a table with name, alias, listen, threads"))
     #expect(problems(["discovery": ["enabled": 1]])[0].hasSuffix("is a number; allowed: true or false"))
     #expect(problems(["timeouts": ["io-deadline": .other("a fraction")]])[0].contains("is a fraction; allowed:"))
+  }
+
+  @Test("[iser]: on by default and without polling; polling has a bound")
+  func iser() throws {
+    #expect(Settings().iser.isEnabled && Settings().iser.pollNs == 0)
+    #expect(try SettingsReader.read(["iser": ["poll-us": 1000]]).iser.pollNs == 1_000_000)
+    #expect(
+      problems(["iser": ["poll-us": 1001]]) == [
+        "gatewayd.toml: 'poll-us' in [iser] is 1001; allowed: a number from 0 to 1000 (microseconds; 0: never)"
+      ])
+    #expect(problems(["iser": ["enabled": "yes"]])[0].hasSuffix("is a text; allowed: true or false"))
+    var off = Settings()
+    off.iser.isEnabled = false
+    #expect(Settings.keysNeedingRestart(from: Settings(), to: off) == ["iser.enabled"])
+    #expect(!RunOptions(settings: off).servesISER && !RunOptions(iser: false).servesISER && RunOptions().servesISER)
   }
 
   @Test("A secret is never in a message, whatever is wrong with it")

@@ -54,4 +54,11 @@ uint64_t system_monotonic_ns(void);
 
 /// getrandom(2) for `count` bytes; traps the process if the kernel has none (it always has after boot).
 void system_random(void *bytes, uint64_t count);
+
+/// A netlink socket that the kernel tells of every change to a network interface or an address (rtnetlink(7):
+/// RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR). It does not block. Descriptor or -errno.
+int system_listen_to_links(void);
+
+/// Takes what waits at a socket of messages and throws it away, without waiting.
+void system_discard_messages(int fd);
 #endif

@@ -17,13 +17,14 @@ public enum ControlProtocol {
 public enum ControlCommand: String, Codable, Sendable, CaseIterable {
   case status
   case disks
+  case nics
   case sessions
   case adopt
 
   /// Whether it changes anything, and so needs root or the daemon's own user.
   var changes: Bool {
     switch self {
-    case .status, .disks, .sessions: false
+    case .status, .disks, .nics, .sessions: false
     case .adopt: true
     }
   }

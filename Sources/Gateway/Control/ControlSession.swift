@@ -61,6 +61,7 @@ struct ControlSession: Sendable {
     switch request.command {
     case .status: return ControlReply(result: control.status()).line()
     case .disks: return ControlReply(result: control.disks()).line()
+    case .nics: return ControlReply(result: control.nics()).line()
     case .sessions: return ControlReply(result: control.sessions()).line()
     case .adopt:
       guard let path = request.path, let mode = request.mode else {

@@ -4,6 +4,8 @@ public protocol GatewayControl: Sendable {
   func status() -> StatusReport
   /// Every disk seen, exported or not.
   func disks() -> [DiskReport]
+  /// Every RDMA NIC seen, usable or not.
+  func nics() -> [NICReport]
   func sessions() -> [SessionReport]
   /// Takes a held disk.
   /// - Parameter path: As the user gave it: an absolute path to a device node, or to a link to one.

@@ -8,6 +8,7 @@ extension StatusReport {
     for (index, portal) in portals.enumerated() {
       facts.add([index == 0 ? "Portals" : "", "\(portal.address) \(portal.transport), \(portal.state)"])
     }
+    if let listener = rdma?.listener { facts.add(["iSER", listener.text]) }
     facts.add(["Sessions", "\(sessions)"])
     facts.add(["Threads", "\(threads)"])
     let resident = memory.residentBytes == 0 ? "" : ", \(ByteCount.describe(memory.residentBytes)) resident"
@@ -53,6 +54,48 @@ extension DiskReport {
     }
     let advice = disks.compactMap { disk in disk.advice.map { "\(disk.path): \($0)" } }.map(Printable.text)
     return table.text + (advice.isEmpty ? "" : "\n" + advice.joined(separator: "\n") + "\n")
+  }
+}
+
+extension ISERListenerReport {
+  var text: String {
+    switch state {
+    case .off: ISERState.off(reason ?? "?").text
+    case .listening: ISERState.listening(addresses).text
+    case .failed: ISERState.failed(reason ?? "?").text
+    }
+  }
+}
+
+extension NICReport {
+  /// A row for each port; why one is not usable, and what to do, below.
+  public static func text(_ nics: [NICReport]) -> String {
+    guard !nics.isEmpty else { return "No RDMA NICs.\n" }
+    let titles = [
+      "NIC", "DRIVER", "PORT", "LINK", "STATE", "RATE", "INTERFACE", "ADDRESSES", "GIDS", "VERDICT",
+    ]
+    var table = TextTable(titles, numbers: [2])
+    for nic in nics {
+      let shown =
+        nic.ports.isEmpty
+        ? [[String]](repeating: ["-", "-", "-", "-", "-", "-", "-"], count: 1) : nic.ports.map(\.cells)
+      for cells in shown { table.add([nic.name, nic.driver] + cells + [nic.verdict.rawValue]) }
+    }
+    let lines = nics.flatMap { nic in
+      (nic.reasons + nic.warnings).map { Printable.text("\(nic.name): \($0.reason): \($0.advice)") }
+    }
+    return table.text + (lines.isEmpty ? "" : "\n" + lines.joined(separator: "\n") + "\n")
+  }
+}
+
+extension NICPortReport {
+  /// PORT to GIDS of its row.
+  fileprivate var cells: [String] {
+    func joined(_ texts: [String]) -> String { texts.isEmpty ? "-" : texts.joined(separator: ", ") }
+    return [
+      "\(number)", linkLayer, state, rate ?? "-", joined(interfaces.map(\.name)),
+      joined(interfaces.flatMap(\.addresses)), joined(gidTypes),
+    ]
   }
 }
 

@@ -107,6 +107,8 @@ public struct StatusReport: Codable, Sendable, Equatable {
   public var sessions: Int
   public var memory: MemoryReport
   public var iser: ISERReport
+  /// The NICs, and whether they are listened on; absent: told by an older gatewayd.
+  public var rdma: RDMAReport?
   public var logicalUnits: [LogicalUnitReport]
   /// What a person should know, a sentence each; empty: nothing.
   public var problems: [String]
@@ -115,7 +117,7 @@ public struct StatusReport: Codable, Sendable, Equatable {
     version: String = GatewayVersion.current, processID: Int32 = getpid(), uptimeSeconds: UInt64, targetName: String,
     alias: String? = nil,
     portals: [PortalReport], threads: Int, sessions: Int, memory: MemoryReport, iser: ISERReport = ISERReport(),
-    logicalUnits: [LogicalUnitReport], problems: [String] = []
+    rdma: RDMAReport? = nil, logicalUnits: [LogicalUnitReport], problems: [String] = []
   ) {
     self.version = version
     self.processID = processID
@@ -127,6 +129,7 @@ public struct StatusReport: Codable, Sendable, Equatable {
     self.sessions = sessions
     self.memory = memory
     self.iser = iser
+    self.rdma = rdma
     self.logicalUnits = logicalUnits
     self.problems = problems
   }

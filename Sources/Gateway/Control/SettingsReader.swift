@@ -21,6 +21,7 @@ public enum SettingsReader {
     SettingsRow("limits") { $0.section(limits, into: &$1.limits) },
     SettingsRow("access") { $0.section(access, into: &$1.access) },
     SettingsRow("discovery-auth") { $1.discoveryAuthentication = CHAPDraft.read($0) },
+    SettingsRow("iser") { $0.section(iser, into: &$1.iser) },
     SettingsRow("timeouts") { $0.section(timeouts, into: &$1.timeouts) },
     SettingsRow("log") { $0.section(log, into: &$1) },
   ]
@@ -89,6 +90,15 @@ public enum SettingsReader {
     SettingsRow("chap") { field, access in access.chap = CHAPDraft.read(field) },
     SettingsRow("initiator") { field, access in
       if let rules = field.list("[[access.initiator]] tables", InitiatorDraft.read) { access.rules = rules }
+    },
+  ]
+
+  static let iser: [SettingsRow<Settings.ISER>] = [
+    SettingsRow("enabled") { field, iser in
+      if let flag = field.boolean() { iser.isEnabled = flag }
+    },
+    SettingsRow("poll-us") { field, iser in
+      if let us = field.integer(0...1000, unit: " (microseconds; 0: never)") { iser.pollNs = UInt64(us) * 1000 }
     },
   ]
 

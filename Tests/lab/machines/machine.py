@@ -20,7 +20,7 @@ class Machine:
     """Boots at once; `ready()` waits for it. Everything about it lies in the lab's directory of this run."""
 
     def __init__(self, lab, name, number, megabytes=384, udev=False, counted=False):
-        """`counted`: its clock counts instructions, so that what it measures repeats, whatever this machine is doing."""
+        """`counted`: its clock counts instructions, so that what it measures repeats, whatever else is going on."""
         self.lab, self.name, self.address = lab, name, f"10.77.0.{number}"
         self.console = lab.logs / f"{name}.log"
         self.console.unlink(missing_ok=True)
@@ -36,8 +36,8 @@ class Machine:
         return self.lab.directory / f"{self.name}.{kind}"
 
     def _command(self, number, megabytes, udev, counted):
-        # A counted machine makes a nanosecond of each instruction. Each step of a string instruction counts as one, so that
-        # a copy by bytes would seem to cost eight times what it does: it copies by words instead.
+        # A counted machine makes a nanosecond of each instruction. Each step of a string instruction counts as one, and
+        # a copy by bytes would seem to cost eight times what it does: so it copies by words.
         accelerator = (["-accel", "tcg,thread=single,tb-size=256", "-icount", "shift=0,sleep=off"] if counted
                        else ["-accel", "tcg,thread=multi,tb-size=256"])
         processor = "max,erms=off,fsrm=off" if counted else "max"

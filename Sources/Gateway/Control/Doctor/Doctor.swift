@@ -1,3 +1,4 @@
+import Discovery
 import Glibc
 
 /// Looks at the machine and the daemon and says what is wrong and what to do about it.
@@ -6,6 +7,8 @@ public struct Doctor: Sendable {
   var files = MachineFiles()
   /// Sets up a ring and takes it down; 0 or errno.
   var ringProbe: @Sendable () -> Int32 = RingProbe.run
+  /// The RDMA devices as this process sees them.
+  var ownInventory: @Sendable () -> RDMAInventory = { RDMAReader().read() }
   var ownAddresses: @Sendable () -> [String] = OwnAddresses.all
 
   public init(controlPath: String) { self.controlPath = controlPath }
@@ -23,6 +26,8 @@ public struct Doctor: Sendable {
     checks += [SystemChecks.udev(files), daemon]
     for port in ports(status) { checks.append(SystemChecks.port(port, files, daemon: status?.processID)) }
     checks += disks(status)
+    let nics = nics(status)
+    checks += RDMAChecks.all(nics, listener: status?.rdma?.listener, files)
     guard let status else { return DoctorReport(checks: checks, initiators: []) }
     checks += status.problems.map { DoctorCheck("daemon", .problem, $0) }
     checks += status.portals.map(Self.reach)
@@ -65,6 +70,11 @@ public struct Doctor: Sendable {
       }
   }
 
+  /// The daemon's word on the NICs, for its permissions and limits count; without one, this process's own.
+  private func nics(_ status: StatusReport?) -> [NICReport] {
+    status?.rdma?.nics ?? NICReport.all(ownInventory())
+  }
+
   /// Connects as an initiator would.
   private static func reach(_ portal: PortalReport) -> DoctorCheck {
     let name = "portal"
@@ -90,7 +100,9 @@ public struct Doctor: Sendable {
     let isWildcard = portal.host == "::" || portal.host == "0.0.0.0"
     let host = isWildcard ? ownAddresses().first { portal.isIPv6 || !$0.contains(":") } ?? "127.0.0.1" : portal.host
     let lun = status.logicalUnits.first?.number ?? 0
-    return InitiatorRecipe.all(targetName: status.targetName, host: host, port: portal.port, lun: lun)
+    let tcp = InitiatorRecipe.all(targetName: status.targetName, host: host, port: portal.port, lun: lun)
+    guard let listener = status.rdma?.listener, let address = listener.addresses.first else { return tcp }
+    return tcp + InitiatorRecipe.overRDMA(targetName: status.targetName, portal: address)
   }
 }
 

@@ -34,8 +34,52 @@ public struct InitiatorRecipe: Codable, Sendable, Equatable {
           "esxcli iscsi adapter discovery sendtarget add --adapter=vmhba64 --address='\(portal)'",
           "esxcli storage core adapter rescan --adapter=vmhba64",
         ]),
+      multipath,
     ]
   }
+
+  /// The same target over RDMA, for an address with its port that a NIC has.
+  public static func overRDMA(targetName: String, portal: String) -> [InitiatorRecipe] {
+    [
+      InitiatorRecipe(
+        title: "Linux over iSER (open-iscsi)",
+        commands: [
+          "modprobe ib_iser",
+          // Discovery is the same over TCP; the interface "iser" comes with open-iscsi.
+          "iscsiadm -m discovery -t sendtargets -p '\(portal)'",
+          "iscsiadm -m node -o new -T '\(targetName)' -p '\(portal)' -I iser",
+          "iscsiadm -m node -T '\(targetName)' -p '\(portal)' -I iser --login",
+        ]),
+      InitiatorRecipe(
+        title:
+          "VMware ESXi over iSER (vmhba65 and vmk1: see 'esxcli iscsi adapter list', 'esxcli network ip interface list')",
+        commands: [
+          "esxcli rdma device list",
+          "esxcli rdma iser add",
+          "esxcli iscsi networkportal add --adapter=vmhba65 --nic=vmk1",
+          "esxcli iscsi adapter discovery sendtarget add --adapter=vmhba65 --address='\(portal)'",
+          "esxcli storage core adapter rescan --adapter=vmhba65",
+        ]),
+    ]
+  }
+
+  /// For initiators that log in over two paths, RDMA and TCP or two networks: ALUA says which to prefer. Vendor and product
+  /// are those of our INQUIRY data.
+  static let multipath = InitiatorRecipe(
+    title: "Linux with several paths (/etc/multipath.conf, then: multipathd reconfigure)",
+    commands: [
+      "devices {",
+      "  device {",
+      "    vendor \"GATEWAYD\"",
+      "    product \"DISK\"",
+      "    prio alua",
+      "    path_grouping_policy group_by_prio",
+      "    failback immediate",
+      "    no_path_retry 12",
+      "    fast_io_fail_tmo 5",
+      "  }",
+      "}",
+    ])
 }
 
 /// The addresses of this machine's interfaces that are up.
