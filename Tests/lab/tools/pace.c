@@ -1,5 +1,5 @@
-// Unverified I/O on a block device at a fixed depth, for comparing targets: direct, by Linux AIO, so that the load itself
-// costs little and always the same.
+// Unverified I/O on a block device at a fixed depth, for comparing targets: direct, by Linux AIO, so that the load
+// itself costs little and always the same.
 //
 // usage: pace DEVICE [name=value]...
 //   count=1500      requests                       bytes=4096     of each
