@@ -18,6 +18,6 @@ struct Gatewayd: ParsableCommand {
     version: "gatewayd \(GatewayVersion.current)",
     subcommands: [
       RunCommand.self, StatusCommand.self, DisksCommand.self, NICsCommand.self, SessionsCommand.self,
-      DoctorCommand.self, SettingsCommand.self, VersionCommand.self,
+      DoctorCommand.self, AttachCommand.self, DetachCommand.self, SettingsCommand.self, VersionCommand.self,
     ])
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the unittest modules of a directory: run.py DIRECTORY [PATTERN]. The last line is `NAME: N passed, N failed`."""
+"""Runs the unittest modules of a directory: run.py DIRECTORY [PATTERN]... Its last line: `NAME: N passed, N failed`."""
 
 import fnmatch
 import sys
@@ -57,6 +57,11 @@ def flat(suite):
             yield item
 
 
+def matches(test, pattern):
+    return (pattern in test.id() or fnmatch.fnmatch(test.id(), pattern)
+            or pattern.lower() in (test.shortDescription() or "").lower())
+
+
 def failures(result):
     """The ids of the tests that failed. A test may fail more than once (its parts, its end): it counts once."""
     return {test.id().split(" ")[0] for test, _ in result.failures + result.errors}
@@ -64,17 +69,20 @@ def failures(result):
 
 def main():
     directory = Path(sys.argv[1]).resolve()
-    pattern = sys.argv[2] if len(sys.argv) > 2 else None
+    patterns = sys.argv[2:]
     suite = unittest.TestLoader().discover(str(directory), pattern="test_*.py", top_level_dir=str(directory))
     found = list(flat(suite))
-    if pattern:
-        found = [t for t in found if pattern in t.id() or fnmatch.fnmatch(t.id(), pattern)
-                 or pattern.lower() in (t.shortDescription() or "").lower()]
+    for pattern in patterns:
+        if not any(matches(test, pattern) for test in found):
+            raise SystemExit(f"no test in {directory.name} matches {pattern}")
+    if patterns:
+        found = [test for test in found if any(matches(test, pattern) for pattern in patterns)]
     if not found:
-        raise SystemExit(f"no test in {directory.name} matches {pattern}")
+        raise SystemExit(f"there is no test in {directory.name}")
     result = unittest.TextTestRunner(resultclass=Sentences, verbosity=2).run(unittest.TestSuite(found))
     broken = failures(result)
-    if 0 < len(broken) <= SECOND_CHANCES and not pattern:
+    # Who asks for one test wants to see how it ends.
+    if 0 < len(broken) <= SECOND_CHANCES and len(patterns) != 1:
         # Some tests have bounds in seconds, and the machine may have been busy with something else: what fails for a
         # reason of its own fails twice. Those that do not are named.
         print(f"once more: {', '.join(sorted(broken))}", flush=True)

@@ -82,19 +82,6 @@ class FileSystem(SceneCase):
 
 
 class VerifiedIO(SceneCase):
-    MIXES = [
-        {"min": 4096, "max": 4096, "depth": 1, "read": 50},
-        {"min": 4096, "max": 4096, "depth": 32, "read": 70},
-        {"min": 4096, "max": 1 << 20, "depth": 32, "read": 50},
-        {"min": 1 << 20, "max": 1 << 20, "depth": 8, "read": 0},
-        {"min": 131072, "max": 524288, "depth": 4, "read": 30},
-    ]
-
-    def each_mix(self, device):
-        for seed, mix in enumerate(self.MIXES):
-            with self.subTest(mix):
-                self.assertGreater(self.verify(device, 120, seconds=4, seed=seed, **mix)["writes"], 0)
-
     def setUp(self):
         super().setUp()
         self.target.start()

@@ -43,7 +43,7 @@ public struct IPNetwork: Sendable, Equatable, CustomStringConvertible {
     return nil
   }
 
-  static func text(of bytes: [UInt8]) -> String {
+  public static func text(of bytes: [UInt8]) -> String {
     var buffer = [CChar](repeating: 0, count: 64)
     let family = bytes.count == 4 ? AF_INET : AF_INET6
     guard inet_ntop(family, bytes, &buffer, socklen_t(buffer.count)) != nil else { return "?" }

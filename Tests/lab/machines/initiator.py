@@ -8,34 +8,48 @@ ANY_SESSION = "/sys/class/iscsi_session/session*"
 class Initiator:
     def __init__(self, machine, portal):
         self.machine, self.portal = machine, portal
-        machine.run("modprobe -a scsi_transport_iscsi iscsi_tcp sd_mod sg ext4; iscsid", 60)
-        machine.until("grep -q ISCSIADM_ABS /proc/net/unix", 20, "iscsid is up")
+        # What discovery and sessions go over unless told otherwise: "tcp" or "iser".
+        self.transport = "tcp"
+        self.prepare()
 
-    def discover(self):
+    def prepare(self):
+        """After each boot."""
+        self.machine.run("modprobe -a scsi_transport_iscsi iscsi_tcp ib_iser sd_mod sg ext4; iscsid", 60)
+        self.machine.until("grep -q ISCSIADM_ABS /proc/net/unix", 20, "iscsid is up")
+
+    def interface(self, transport=None):
+        """open-iscsi's name for a transport."""
+        return {"tcp": "default", "iser": "iser"}[transport or self.transport]
+
+    def discover(self, transport=None):
         """The names that SendTargets finds, with their portals."""
-        return self.machine.run(f"iscsiadm -m discovery -t sendtargets -p {self.portal}", 60)
+        return self.machine.run(
+            f"iscsiadm -m discovery -t sendtargets -p {self.portal} -I {self.interface(transport)}", 60)
 
-    def node(self, words=""):
-        return f"iscsiadm -m node -T {target.NAME} -p {self.portal} {words}"
+    def node(self, words="", transport=None):
+        return f"iscsiadm -m node -T {target.NAME} -p {self.portal} -I {self.interface(transport)} {words}"
 
     def set(self, values):
         """Settings of the target's record: {"node.session.auth.authmethod": "CHAP"}."""
         self.machine.run("set -e; " + "; ".join(
             self.node(f"-o update -n '{name}' -v '{value}'") for name, value in values.items()))
 
-    def login(self):
-        self.machine.run(self.node("--login"), 60)
+    def login(self, transport=None):
+        self.machine.run(self.node("--login", transport), 60)
 
     def try_login(self):
         """(status, output) of a login that may be refused."""
         return self.machine.attempt(self.node("-o update -n node.session.initial_login_retry_max -v 1") + ";"
                                     + self.node("--login"), 90)
 
-    def logout(self):
-        self.machine.run(self.node("--logout"), 60)
+    def logout(self, transport=None):
+        self.machine.run(self.node("--logout", transport), 60)
 
     def forget(self):
         """Ends every session and forgets every record, whatever there is."""
+        self.machine.attempt("multipath -F; killall multipathd; dmsetup remove_all --force; "
+                             "rm -rf /etc/multipath /etc/multipath.conf; "
+                             "while pidof multipathd; do usleep 100000; done", 40)
         self.machine.attempt("iscsiadm -m node -u; iscsiadm -m node -o delete; iscsiadm -m discoverydb -o delete", 90)
 
     def rescan(self):
@@ -51,6 +65,48 @@ class Initiator:
         found = self.machine.until(f"ls -d {pattern} | wc -l | grep -qx {count} && ls -d {pattern}", seconds,
                                    f"LUN {lun} is {count} disk(s)")
         return ["/dev/" + path.rsplit("/", 1)[1] for path in found.split()]
+
+    def paths(self, lun, seconds=30):
+        """The devices of a LUN by the transport that leads to each: {"iser": "/dev/sda", "tcp": "/dev/sdb"}."""
+        script = (f"for session in {ANY_SESSION}; do "
+                  f"for disk in $session/device/target*/*:*:*:{lun}/block/*; do "
+                  "echo $(cat $session/device/../scsi_host/host*/proc_name) ${disk##*/}; done; done")
+        found = self.machine.until(f"{script} | grep -q sd && {{ {script}; }}", seconds, f"LUN {lun} is a disk")
+        names = {"iscsi_tcp": "tcp", "iscsi_iser": "iser"}
+        return {names[kind]: "/dev/" + disk for kind, disk in (line.split() for line in found.splitlines())
+                if disk.startswith("sd")}
+
+    # ---- With `gatewayd attach` and dm-multipath
+
+    def attach(self, address=None, words=""):
+        """(status, output) of `gatewayd attach`."""
+        return self.machine.attempt(f"gatewayd attach {address or self.portal} {words}", 150)
+
+    def detach(self, address=None):
+        return self.machine.attempt(f"gatewayd detach {address or self.portal}", 90)
+
+    def attached(self, lun, *addresses, words=""):
+        """Attaches the gateway by these addresses; the device of a LUN, a multipath map."""
+        for address in addresses or [self.portal]:
+            status, output = self.attach(address, words)
+            if status != 0:
+                raise AssertionError(output)
+        (disk, *_) = self.paths(lun).values()
+        return "/dev/mapper/" + self.machine.run(f"cat /sys/block/{disk.removeprefix('/dev/')}/holders/dm-*/dm/name")
+
+    def priorities(self):
+        """What multipathd thinks of each disk: {"sda": (50, "ready"), …}."""
+        lines = self.machine.run("multipathd show paths raw format '%d %p %T'").splitlines()
+        return {disk: (int(priority), state) for disk, priority, state in (line.split() for line in lines)}
+
+    def carriers(self, lun, seconds=1):
+        """The transports whose paths to a LUN carry requests now."""
+        paths = self.paths(lun)
+        count = "; ".join(f"echo $(cat /sys/block/{path.removeprefix('/dev/')}/stat)" for path in paths.values())
+        before, after = (
+            [int(words[0]) + int(words[4]) for words in map(str.split, half.splitlines())]
+            for half in self.machine.run(f"{count}; sleep {seconds}; echo; echo ---; {count}").split("\n\n---\n"))
+        return {transport for transport, first, second in zip(paths, before, after) if second > first}
 
     def has_disk(self, lun):
         return self.machine.attempt(f"ls -d {ANY_SESSION}/device/target*/*:*:*:{lun}/block/*")[0] == 0

@@ -21,16 +21,22 @@ class Machine:
 
     def __init__(self, lab, name, number, megabytes=384, udev=False, counted=False):
         """`counted`: its clock counts instructions, so that what it measures repeats, whatever else is going on."""
-        self.lab, self.name, self.address = lab, name, f"10.77.0.{number}"
+        self.lab, self.name, self.number, self.address = lab, name, number, f"10.77.0.{number}"
         self.console = lab.logs / f"{name}.log"
         self.console.unlink(missing_ok=True)
         # Name: the file that is the disk. A disk that was pulled out keeps it.
         self.disks = {}
         self.plugged = set()
+        # Name: the address of a card that was plugged in.
+        self.cards = {}
+        self.command = self._command(number, megabytes, udev, counted)
+        self._boot()
+
+    def _boot(self):
         self.begin = time.monotonic()
-        self.process = start(self._command(number, megabytes, udev, counted), lab.logs / f"{name}.qemu.log")
+        self.process = start(self.command, self.lab.logs / f"{self.name}.qemu.log")
         self.qmp = QMP(self._socket("qmp"))
-        self.agent = Agent(self._socket("agent"), name)
+        self.agent = Agent(self._socket("agent"), self.name)
 
     def _socket(self, kind):
         return self.lab.directory / f"{self.name}.{kind}"
@@ -52,7 +58,7 @@ class Machine:
             "-machine", "pc,usb=off,vmport=off", *accelerator, "-cpu", processor,
             "-m", str(megabytes), "-smp", "1", "-display", "none", "-vga", "none", "-bios", "/usr/share/qemu/qboot.rom",
             "-kernel", self.lab.kernel.image, "-initrd", self.lab.image, "-append", line,
-            "-serial", f"file:{self.console}",
+            "-chardev", f"file,id=console,append=on,path={self.console}", "-serial", "chardev:console",
             "-qmp", f"unix:{self._socket('qmp')},server=on,wait=off",
             "-chardev", f"socket,id=agent,path={self._socket('agent')},server=on,wait=off",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=lab",
@@ -68,6 +74,21 @@ class Machine:
         except TimedOut as late:
             raise TimedOut(f"{late}; its console: {self.console}") from None
         return time.monotonic() - self.begin
+
+    def power_cut(self):
+        """Takes the power away and gives it back: nobody is told, and it boots again. The seconds that it took.
+
+        What was plugged into it is gone. (Not QEMU's system_reset: after it some machines find no kernel.)
+        """
+        self.close()
+        self.plugged.clear()
+        self.cards.clear()
+        self._boot()
+        return self.ready()
+
+    def halt(self, is_halted=True):
+        """Stops its processor, or lets it go on: it answers nobody, not even with a refusal."""
+        self.qmp("stop" if is_halted else "cont")
 
     # ---- What runs in it
 
@@ -107,12 +128,44 @@ class Machine:
         self.until(f"test -e /run/lab/{name}.status", seconds, f"{name} ends")
         return int(self.run(f"cat /run/lab/{name}.status")), self.run(f"cat /run/lab/{name}.out")
 
-    def add_rxe(self, name="rxe0"):
-        """Soft-RoCE on its card. The address comes first: the GIDs are made of it."""
+    # ---- Its cards
+
+    def add_rxe(self, name="rxe0", card="eth0"):
+        """Soft-RoCE on a card. The address comes first: the GIDs are made of it."""
         self.run("modprobe -a rdma_rxe ib_uverbs rdma_ucm rdma_cm && "
-                 f"rdma link add {name} type rxe netdev eth0", 60)
-        self.until(f"[ -e /dev/infiniband/uverbs0 ] && grep -q ffff: /sys/class/infiniband/{name}/ports/1/gids/*", 20,
+                 f"rdma link add {name} type rxe netdev {card}", 60)
+        self.until(f"ls /dev/infiniband/uverbs* && grep -q ffff: /sys/class/infiniband/{name}/ports/1/gids/*", 20,
                    f"{name} has its GIDs")
+
+    def remove_rxe(self, name=None, seconds=30):
+        """Takes soft-RoCE away, all there is unless told which. It waits for who has it open."""
+        names = name or "$(ls /sys/class/infiniband 2>/dev/null)"
+        self.run(f"for name in {names}; do rdma link delete $name || exit 1; done", seconds)
+
+    def plug_card(self, name):
+        """Plugs a card in, and gives it an address on a network of its own: the interface and the address."""
+        number = 1 + len(self.cards)
+        self.qmp("netdev_add", type="stream", id=f"net-{name}", server=False,
+                 addr={"type": "unix", "path": str(self.lab.wire)})
+        before = set(self.run("ls /sys/class/net").split())
+        self.qmp("device_add", driver="virtio-net-pci", id=name, netdev=f"net-{name}", host_mtu=9000,
+                 mac=f"52:54:00:77:{number:02x}:{self.number:02x}", mrg_rxbuf=False, rx_queue_size=1024)
+        self.cards[name] = address = f"10.77.{number}.{self.number}"
+        found = wait_until(lambda: set(self.run("ls /sys/class/net").split()) - before, 20, f"{name} is an interface")
+        interface = found.pop()
+        self.run(f"ip link set {interface} up && ip address add {address}/24 dev {interface}")
+        return interface, address
+
+    def unplug_card(self, name, seconds=20):
+        """Pulls a card out, as it is."""
+        self.qmp("device_del", id=name)
+        wait_until(lambda: not self._has_device(name), seconds, f"{self.name} lets go of {name}")
+        self.qmp("netdev_del", id=f"net-{name}")
+        del self.cards[name]
+
+    def _has_device(self, name):
+        devices = self.qmp("qom-list", path="/machine/peripheral")
+        return any(device["name"] == name for device in devices)
 
     # ---- Its disks
 

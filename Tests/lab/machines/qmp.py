@@ -29,7 +29,9 @@ class QMP:
 
     def __call__(self, command, **arguments):
         """The value that the command returns."""
-        request = {"execute": command, "arguments": {key.replace("_", "-"): value for key, value in arguments.items()}}
+        # Arguments are spelled with hyphens, but those of device_add are the devices' own properties.
+        spelled = {key if command == "device_add" else key.replace("_", "-"): value for key, value in arguments.items()}
+        request = {"execute": command, "arguments": spelled}
         self.lines.write(json.dumps(request) + "\n")
         self.lines.flush()
         while True:

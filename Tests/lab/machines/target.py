@@ -14,17 +14,19 @@ class Target:
     def __init__(self, machine):
         self.machine = machine
         self.portal = f"{machine.address}:3260"
+        self.arguments = ()
 
     def start(self, settings="", arguments=()):
         """Starts the daemon, finding disks by itself unless told otherwise, and waits until it listens."""
         self.machine.run(f"mkdir -p /etc/gatewayd /var/lib/gatewayd; umask 077; printf %s {shlex.quote(settings)} "
                          f">{SETTINGS}")
-        self.resume(arguments)
+        self.arguments = arguments
+        self.resume()
 
-    def resume(self, arguments=()):
+    def resume(self):
         """Starts it as it was: the same settings, the same state."""
         words = ["gatewayd", "run", "--state", "/var/lib/gatewayd", "--control", CONTROL, "--target", NAME,
-                 "--listen", self.portal, *arguments]
+                 "--listen", self.portal, *self.arguments]
         self.machine.run(f"setsid {shlex.join(words)} >/dev/console 2>&1 & echo $! >/run/gatewayd.pid")
         self.machine.until(f"gatewayd status --control {CONTROL} | grep -q listening", 30, "the gateway listens")
 
@@ -52,7 +54,7 @@ class Target:
         """What the gateway says of a device; None: nothing."""
         return next((disk for disk in self.ask("disks") if disk["path"] == path), None)
 
-    def verdict(self, name, wanted, seconds=20):
+    def verdict(self, name, wanted, seconds=60):
         """Waits until the disk of this name is judged so; its report."""
         path = self.machine.device(name)
         seen = []
@@ -65,6 +67,26 @@ class Target:
             return wait_until(judged, seconds, f"{name} ({path}) is {wanted}", step=0.2)
         except TimedOut as late:
             raise TimedOut(f"{late}: {seen}") from None
+
+    def holdings(self):
+        """What initiators make the gateway hold: all of it goes when they do."""
+        status = self.ask("status")
+        memory = status["memory"]
+        return {"sessions": status["sessions"], "arena": memory["arenaUsedBytes"], "descriptors": memory["descriptors"],
+                **status["iser"]}
+
+    def until_holdings(self, wanted, seconds):
+        """Waits until it holds no more than that."""
+        seen = []
+
+        def reached():
+            seen[:] = [self.holdings()]
+            return seen[0] == wanted
+
+        try:
+            wait_until(reached, seconds, f"the gateway holds {wanted}", step=0.5)
+        except TimedOut as late:
+            raise TimedOut(f"{late}, but: {seen}") from None
 
     def unit(self, number):
         """The LUN's line of the status report."""
