@@ -97,8 +97,6 @@ public class Mover {
   /// A negative errno of what could not be put on its way: the connection is at its end; 0: none.
   public var failure: Int32 { 0 }
 
-  /// How long an initiator that has logged out is let to end the connection itself.
-  public var logoutGraceNs: UInt64 { 0 }
   /// The most commands that a session over it may have in flight.
   public var commandsMax: UInt32 { .max }
   /// Requests for data that one command may have outstanding; nil: what MaxOutstandingR2T says.

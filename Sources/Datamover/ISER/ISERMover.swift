@@ -170,9 +170,6 @@ public final class ISERMover: Mover {
 
   public override var commandsMax: UInt32 { windowMax }
 
-  /// libiscsi does not bear a disconnect that crosses its own: it takes it for one of its next connection.
-  public override var logoutGraceNs: UInt64 { 1_000_000_000 }
-
   /// A READ goes where the R2T's data would: as many as there are pieces may be under way for one command, and the initiator
   /// cannot tell (RFC 7145 §7.3.6).
   public override var requestsForDataMax: Int? { 8 }

@@ -51,9 +51,8 @@ final class Connection {
   /// Login and text requests, pings: their data segment.
   var control: UnsafeMutableRawBufferPointer?
   var isDirty = false
-  /// Close once everything queued is sent, and if the initiator has logged out not before this time.
+  /// Close once everything queued is sent.
   var closesAfterSend = false
-  var closesAt: UInt64 = 0
   var closeReason = ""
 
   var login: LoginMachine?

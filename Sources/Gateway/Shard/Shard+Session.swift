@@ -229,10 +229,7 @@ extension Shard {
     }
     respond(
       connection, .logoutResponse(initiatorTaskTag: header.initiatorTaskTag, response: response))
-    guard response == 0 else { return }
-    closeAfterSend(connection, "logged out")
-    connection.closesAt = now + connection.mover.logoutGraceNs
-    if connection.closesAt > now { scheduleTick(at: connection.closesAt) }
+    if response == 0 { closeAfterSend(connection, "logged out") }
   }
 
   func reject(_ connection: Connection, _ header: BasicHeaderSegment, _ reason: RejectReason) {
@@ -331,9 +328,6 @@ extension Shard {
       guard deadline <= now else { return scheduleTick(at: deadline) }
       close(connection, "did not log in within \(configuration.loginTimeoutNs / 1_000_000_000) s")
     case .fullFeature:
-      if connection.closesAfterSend, connection.mover.logoutGraceNs > 0 {
-        if connection.closesAt > now { scheduleTick(at: connection.closesAt) } else { touch(connection) }
-      }
       guard configuration.nopIntervalNs > 0 else { return }
       runPing(connection)
     case .closing: break

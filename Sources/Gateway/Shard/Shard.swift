@@ -172,9 +172,7 @@ final class Shard {
     if connection.mover.failure != 0 {
       return close(connection, String(cString: strerror(-connection.mover.failure)))
     }
-    if connection.closesAfterSend, connection.mover.isIdle, connection.closesAt <= now {
-      close(connection, connection.closeReason)
-    }
+    if connection.closesAfterSend, connection.mover.isIdle { close(connection, connection.closeReason) }
   }
 
   /// The live connection that a token names.
