@@ -5,7 +5,7 @@ import Reactor
 /// them (they have a bound of their own, so that the queue never stalls on one).
 extension ISERMover {
   func appendFetches(id: WorkID) {
-    while fetchHead < fetches.count, readsUnderWay < limits.readsMax, sendsFree >= 1, let slot = freeFlights.popLast() {
+    while fetchHead < fetches.count, readsUnderWay < readsMax, sendsFree >= 1, let slot = freeFlights.popLast() {
       let fetch = fetches[fetchHead]
       fetchHead += 1
       var flight = Flight()
@@ -23,6 +23,9 @@ extension ISERMover {
     }
     if fetchHead == fetches.count, fetchHead > 0 {
       fetches.removeAll(keepingCapacity: true)
+      fetchHead = 0
+    } else if fetchHead > 1024 {
+      fetches.removeFirst(fetchHead)
       fetchHead = 0
     }
   }

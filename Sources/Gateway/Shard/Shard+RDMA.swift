@@ -238,10 +238,14 @@ extension Shard {
     connection.lastHeardAt = now
     let message = try mover.accept(slot: slot, byteCount: byteCount)
     touch(connection)
-    if case .pdu(let header, let advertised) = message, !connection.closesAfterSend {
+    switch message {
+    case .pdu(let header, let advertised):
+      guard !connection.closesAfterSend else { break }
       connection.advertised = advertised
       place(connection, mover, slot, header)
       controlNotify(connection, header)
+    case .hello: break
+    case .refusedHello: closeAfterSend(connection, "no version of iSER in common")
     }
     mover.recycle(slot: slot)
   }
@@ -271,10 +275,12 @@ extension Shard {
   }
 
   private func sent(_ connection: Connection, _ mover: ISERMover, _ slot: Int) throws(ISERFault) {
-    try mover.completed(slot: slot, pool: pool)
+    let outcome = try mover.completed(slot: slot, pool: pool)
     connection.sendingSince = now
-    for tag in mover.takeArrivals() { dataArrived(tag) }
-    for notice in mover.takeNotices() { sentPiece(Int(notice) - 1) }
+    switch outcome {
+    case .arrived(let tag): dataArrived(tag)
+    case .sent(let notice): if notice != 0 { sentPiece(Int(notice) - 1) }
+    }
     if mover.hasWaiting || connection.closesAfterSend { touch(connection) }
   }
 }
