@@ -68,7 +68,7 @@ let package = Package(
     .testTarget(name: "DiscoveryTests", dependencies: ["Discovery"], swiftSettings: strict),
     .testTarget(
       name: "GatewayTests",
-      dependencies: ["Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Discovery", "Wire", "CSystem"],
+      dependencies: ["Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Datamover", "Discovery", "Wire", "CSystem"],
       swiftSettings: strict),
   ]
 )

@@ -39,6 +39,9 @@ public final class Gateway: GatewayControl {
     parts = Mutex(Parts(settings: options.settings))
   }
 
+  /// The shards, once it has started.
+  var shards: [ShardHandle] { parts.withLock { $0.context?.handles ?? [] } }
+
   private var settings: Settings { parts.withLock { $0.settings } }
 
   // MARK: Start and stop
