@@ -113,7 +113,8 @@ struct ISERGatewayTests {
       let tag = try initiator.manage(function, about: write)
       for _ in 0..<100 {
         try initiator.pump()
-        #expect(try initiator.posted().allSatisfy { $0 == .read })
+        let posted = try initiator.posted()
+        try #require(posted.allSatisfy { $0 == .read })
         usleep(2000)
       }
       initiator.holdsReads = false
@@ -136,6 +137,21 @@ struct ISERGatewayTests {
       _ = try initiator.manage(1, about: write)
       try initiator.wait("the answer", milliseconds: 4000) { try initiator.posted().contains(.send) }
       #expect((.milliseconds(1400)...(.milliseconds(3500))).contains(ContinuousClock.now - begin))
+    }
+  }
+
+  @Test(
+    "A connection that ends while an abort waits for its READs takes the abort with it", arguments: [1, 5] as [UInt8])
+  func cutWhileAborting(function: UInt8) throws {
+    try Self.run { _, initiator in
+      try initiator.login(Self.target, Self.initiator)
+      try initiator.ready()
+      let write = try Self.writeUnderWay(initiator)
+      let tag = try initiator.manage(function, about: write)
+      try initiator.cut()
+      #expect(try initiator.isEnded())
+      let drains = try initiator.onShard { $0.drains.count }
+      #expect(drains == 0 && !initiator.queuePair.messages.contains { $0.header.initiatorTaskTag == tag })
     }
   }
 
@@ -175,7 +191,7 @@ struct ISERGatewayTests {
       while ContinuousClock.now - begin < .milliseconds(1500) {
         let posted = try initiator.posted()
         // A machine that stood still proves nothing.
-        if ContinuousClock.now - begin < .milliseconds(2000) { #expect(posted.allSatisfy { $0 == .read }) }
+        if ContinuousClock.now - begin < .milliseconds(2000) { try #require(posted.allSatisfy { $0 == .read }) }
         usleep(20_000)
       }
       initiator.holdsReads = false

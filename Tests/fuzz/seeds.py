@@ -135,7 +135,8 @@ def iser(opcode, flags, expected=0, data=b"", kind=0x10, read=None, write=None):
 def messages():
     hello = bytes([0x20, 0x11, 0, 4]).ljust(28, b"\0")
     found = {
-        "read": iser(0x01, 0xC0, 4096, read=(5, 0x1000)), "write": iser(0x01, 0xA0, 4096, b"x" * 512, write=(6, 0x2000)),
+        "read": iser(0x01, 0xC0, 4096, read=(5, 0x1000)),
+        "write": iser(0x01, 0xA0, 4096, b"x" * 512, write=(6, 0x2000)),
         "both": iser(0x01, 0xE0, 512, read=(5, 0x1000), write=(6, 0x2000)), "no-buffer": iser(0x01, 0xC0, 512),
         "wraps": iser(0x01, 0xC0, 4096, read=(5, 2 ** 64 - 1)), "data-out": iser(0x05, 0x80, data=b"y" * 64),
         "ping": iser(0x00, 0x80, data=b"z" * 128), "hello": hello, "hello-reply": b"\x30" + hello[1:],
