@@ -142,6 +142,8 @@ public final class VerbsListener: Sendable {
     guard let channel = rdma_create_event_channel() else {
       return .failure(VerbsError("the RDMA connection manager does not answer", errno))
     }
+    // A request that the library itself drops leaves nothing to get: the thread must not wait for the next one then.
+    _ = fcntl(channel.pointee.fd, F_SETFL, fcntl(channel.pointee.fd, F_GETFL) | O_NONBLOCK)
     var opened = Channel(channel: channel, listeners: [], missing: addresses)
     // One address that no device has does not spoil the others.
     guard let error = listenOnMissing(&opened), opened.listeners.isEmpty else { return .success(opened) }
