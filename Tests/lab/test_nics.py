@@ -21,6 +21,8 @@ class NICs(unittest.TestCase):
         cls.machine.ready()
         cls.machine.run("modprobe -a rdma_rxe ib_uverbs rdma_cm", 60)
         cls.target = Target(cls.machine)
+        # On every address: so no device is held open by the listener alone.
+        cls.target.portal = "[::]:3260"
 
     def setUp(self):
         self.addCleanup(self._restore)
@@ -29,7 +31,9 @@ class NICs(unittest.TestCase):
     def _restore(self):
         if self.target.is_running():
             self.target.stop()
-        self.machine.attempt(f"{DELETE}; ip link set eth0 up; ip address replace {self.machine.address}/24 dev eth0; "
+        self.target.portal = "[::]:3260"
+        self.machine.attempt(f"{DELETE}; rdma link delete rxe1; ip link set eth0 up; "
+                             f"ip address replace {self.machine.address}/24 dev eth0; "
                              "echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; modprobe rdma_ucm")
 
     def start(self, *arguments, settings="", modules="rdma_ucm"):
@@ -106,6 +110,21 @@ class NICs(unittest.TestCase):
         self.start()
         self.until_usable()
         wait_until(lambda: self.listener()["state"] == "listening", 10, "it listens")
+
+    def test_listener_on_its_address(self):
+        """A listener on an address of a NIC lets it go, and listens again when it comes back"""
+        self.target.portal = f"{self.machine.address}:3260"
+        # librdmacm lets no device go that is the last one.
+        self.machine.run(f"{ADD} && rdma link add rxe1 type rxe netdev lo", 60)
+        self.start()
+        for _ in range(2):
+            self.until_usable()
+            wait_until(lambda: self.machine.attempt("rdma resource show cm_id | grep -q LISTEN")[0] == 0, 20,
+                       "it listens on the device")
+            self.machine.run(DELETE)
+            self.until_nic("rxe0 is gone", lambda nic: nic is None)
+            self.machine.run(ADD, 60)
+        self.until_usable()
 
     def test_interface_down(self):
         """An interface that is set down makes its NIC unusable, with the reason, and set up again usable"""
