@@ -20,6 +20,7 @@ public final class VerbsEndpoint: QueuePair {
   /// The number of the queue pair on its device.
   public let queuePairNumber: UInt32
   private let id: UnsafeMutablePointer<rdma_cm_id>
+  private let contexts: VerbsContexts
   private let completionQueue: UnsafeMutablePointer<ibv_cq>
   private let entries: Int
   private var hasQueuePair = true
@@ -73,6 +74,7 @@ public final class VerbsEndpoint: QueuePair {
       sendsMax: sendsMax, receivesMax: receivesMax, inlineBytesMax: Int(attributes.cap.max_inline_data),
       readsMax: readsMax, mayInvalidate: canInvalidate && request.peerFlags & Self.noInvalidation == 0)
     id = request.id
+    contexts = request.contexts
     number = request.number
     port = request.id.pointee.port_num
     queuePairNumber = request.id.pointee.qp.pointee.qp_num
@@ -206,6 +208,8 @@ public final class VerbsEndpoint: QueuePair {
     terminate()
     isDestroyed = true
     device.endpointCount -= 1
+    let context = id.pointee.verbs
     rdma_destroy_id(id)
+    contexts.release(context)
   }
 }

@@ -18,6 +18,7 @@ public struct VerbsRequest: @unchecked Sendable {
   /// RDMA READs that we may have under way, and that the peer would.
   let readsMax: UInt8
   let readsAsked: UInt8
+  let contexts: VerbsContexts
 
   /// Which device it came through.
   public var context: UnsafeMutablePointer<ibv_context>? { id.pointee.verbs }
@@ -33,7 +34,9 @@ public struct VerbsRequest: @unchecked Sendable {
   /// Refuses the connection. Before an endpoint was made of it.
   public func reject() {
     rdma_reject(id, nil, 0)
+    let context = id.pointee.verbs
     rdma_destroy_id(id)
+    contexts.release(context)
   }
 }
 
@@ -75,8 +78,6 @@ public final class VerbsListener: Sendable {
     var listeners: [(id: UnsafeMutablePointer<rdma_cm_id>, address: Address)]
     /// Addresses that no device has yet.
     var missing: [Address]
-    /// Whether the connection manager may have opened a device for us.
-    var hasOpenedDevices = false
   }
 
   private struct Parts: Sendable {
@@ -85,12 +86,15 @@ public final class VerbsListener: Sendable {
   }
 
   private static let backlog: Int32 = 128
+  /// How often it is looked whether the last identifier on a vanished device is destroyed.
+  private static let vanishedMs: Int32 = 50
 
   private let addresses: [Address]
   private let onRequest: @Sendable (VerbsRequest) -> Void
   private let onEvent: @Sendable (_ shard: Int, _ number: UInt64, VerbsEvent) -> Void
   private let parts = Mutex(Parts())
   private let wake: Int32
+  private let contexts = VerbsContexts()
 
   public init(
     addresses: [Address], onRequest: @escaping @Sendable (VerbsRequest) -> Void,
@@ -160,7 +164,7 @@ public final class VerbsListener: Sendable {
       switch listen(address, opened.channel) {
       case .success(let id):
         opened.listeners.append((id, address))
-        if id.pointee.verbs != nil { opened.hasOpenedDevices = true }
+        contexts.retain(id.pointee.verbs)
         opened.missing.removeAll { $0.text == address.text }
       case .failure(let failure): error = failure
       }
@@ -202,16 +206,19 @@ public final class VerbsListener: Sendable {
       pollfd(fd: opened.channel.pointee.fd, events: Int16(POLLIN), revents: 0),
       pollfd(fd: wake, events: Int16(POLLIN), revents: 0),
     ]
+    var isWaiting = false
     while true {
-      guard poll(&polls, nfds_t(polls.count), -1) > 0 else { continue }
+      let count = poll(&polls, nfds_t(polls.count), isWaiting ? Self.vanishedMs : -1)
+      if isWaiting { isWaiting = contexts.closeVanished() }
+      guard count > 0 else { continue }
       if polls[1].revents != 0 {
         var count: UInt64 = 0
         _ = read(wake, &count, 8)
         if parts.withLock({ $0.isStopping }) {
-          for listener in opened.listeners { rdma_destroy_id(listener.id) }
+          for listener in opened.listeners { destroy(listener.id) }
           opened.listeners = []
         } else {
-          if opened.hasOpenedDevices { Self.closeVanishedDevices() }
+          isWaiting = contexts.closeVanished()
           _ = listenOnMissing(&opened)
         }
       }
@@ -223,9 +230,9 @@ public final class VerbsListener: Sendable {
     var pointer: UnsafeMutablePointer<rdma_cm_event>?
     guard rdma_get_cm_event(opened.channel, &pointer) == 0, let event = pointer else { return }
     if event.pointee.event == RDMA_CM_EVENT_CONNECT_REQUEST {
-      let request = Self.request(event.pointee, number: next)
+      let request = request(event.pointee, number: next)
+      contexts.retain(request.context)
       next += 1
-      opened.hasOpenedDevices = true
       // Acknowledged first: an identifier cannot be destroyed under an event.
       rdma_ack_cm_event(event)
       return onRequest(request)
@@ -240,32 +247,29 @@ public final class VerbsListener: Sendable {
     if let meaning, owner != 0 { onEvent(Int(owner & 0xFFFF), owner >> 16, meaning) }
   }
 
-  /// librdmacm keeps each device open that it ever had an identifier on, and the removal of a device whose driver cannot be
-  /// parted from its users (rxe, siw) waits for the last of them. It closes those that are gone and not in use when it
-  /// makes a list of all, and at no other time; and not where the list is empty: the removal of the last device waits
-  /// for our end.
-  private static func closeVanishedDevices() {
-    guard let all = rdma_get_devices(nil) else { return }
-    rdma_free_devices(all)
+  private func destroy(_ id: UnsafeMutablePointer<rdma_cm_id>) {
+    let context = id.pointee.verbs
+    rdma_destroy_id(id)
+    contexts.release(context)
   }
 
   /// Lets go of a listener whose device goes: one on an address of a device holds it open, and the removal waits for that.
   /// Its address is tried again when a device comes.
   private func giveUp(_ place: Int, _ opened: inout Channel) {
     let listener = opened.listeners.remove(at: place)
-    rdma_destroy_id(listener.id)
+    destroy(listener.id)
     opened.missing.append(listener.address)
   }
 
-  private static func request(_ event: rdma_cm_event, number: UInt64) -> VerbsRequest {
+  private func request(_ event: rdma_cm_event, number: UInt64) -> VerbsRequest {
     let parameters = event.param.conn
     let flags =
       parameters.private_data_len > 0
       ? parameters.private_data.map { $0.load(as: UInt8.self) } ?? 0 : 0
     return VerbsRequest(
-      id: event.id, number: number, peer: bytes(rdma_get_peer_addr(event.id)),
-      local: bytes(rdma_get_local_addr(event.id)), peerFlags: flags, readsMax: parameters.initiator_depth,
-      readsAsked: parameters.responder_resources)
+      id: event.id, number: number, peer: Self.bytes(rdma_get_peer_addr(event.id)),
+      local: Self.bytes(rdma_get_local_addr(event.id)), peerFlags: flags, readsMax: parameters.initiator_depth,
+      readsAsked: parameters.responder_resources, contexts: contexts)
   }
 
   private static func bytes(_ address: UnsafeMutablePointer<sockaddr>?) -> [UInt8] {
