@@ -71,7 +71,9 @@ let package = Package(
     .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "TestSupport"], swiftSettings: strict),
     .testTarget(
       name: "GatewayTests",
-      dependencies: ["Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Discovery", "Wire", "CSystem", "TestSupport"],
+      dependencies: [
+        "Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Datamover", "Discovery", "Wire", "CSystem", "TestSupport",
+      ],
       swiftSettings: strict),
   ]
 )

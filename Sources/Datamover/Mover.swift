@@ -1,25 +1,9 @@
 import ISCSI
 import Reactor
 
-/// Where an initiator has a command's data, as the header in front of the command told it (RFC 7145 §9.2); empty on a
-/// transport whose PDUs carry the data. Opaque to everybody but the datamover: taken from it with the command and handed
-/// back with each request to move data.
-public struct AdvertisedBuffers: Equatable, Sendable {
-  /// Steering tags; nil in effect when the flag is not set. 0 is a tag like any other.
-  public var readSTag: UInt32 = 0
-  public var writeSTag: UInt32 = 0
-  public var readVA: UInt64 = 0
-  /// Of the first byte that is not sent with the command.
-  public var writeVA: UInt64 = 0
-  public var hasRead = false
-  public var hasWrite = false
-
-  public init() {}
-}
-
 /// The datamover under one iSCSI connection: the waist of RFC 5047 (Datamover Architecture), with its primitives. What the
 /// owner asks for is queued and goes out with `flush`, once a turn of its loop; what has come of it is told by `takeNotices`
-/// and by what the transport's own completions return. The owner knows no transport by name: a difference is a capability.
+/// or by what the transport's own completions return. The owner knows no transport by name: a difference is a capability.
 public class Mover {
   public let capabilities: TransportCapabilities
   /// "tcp" or "iser": for reports.
@@ -58,7 +42,7 @@ public class Mover {
   ///   - readyToTransfer: the R2T with its Target Transfer Tag, offset and length.
   ///   - destination: where the data goes, in `buffer`.
   ///   - unsolicitedBytes: of the command: what came with it.
-  /// - Returns: whether the datamover itself fills the destination, and tells so by `takeArrivals`; else Data-Out PDUs come.
+  /// - Returns: whether the datamover itself fills the destination and tells when it has; else Data-Out PDUs come.
   public func getData(
     _ readyToTransfer: BasicHeaderSegment, into destination: UnsafeMutableRawPointer, buffer: Buffer,
     advertised: AdvertisedBuffers, unsolicitedBytes: UInt32
@@ -111,7 +95,7 @@ public class Mover {
   public var isIdle: Bool { !isInFlight && !hasWaiting }
   /// Nobody reads or writes our memory for it any more.
   public var isQuiet: Bool { true }
-  /// The notices of all that is done with since the last call.
+  /// The notices of all that is done with since the last call, other than by a completion that returned its own.
   public func takeNotices() -> [UInt32] { [] }
   /// The Target Transfer Tags of the requests for data that ended with the connection, unfinished.
   public func takeUnfinished() -> [UInt32] { [] }

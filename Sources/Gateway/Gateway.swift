@@ -41,6 +41,9 @@ public final class Gateway: GatewayControl {
     nicWatch = NICWatch(isEnabled: options.servesISER)
   }
 
+  /// The shards, once it has started.
+  var shards: [ShardHandle] { parts.withLock { $0.context?.handles ?? [] } }
+
   private var settings: Settings { parts.withLock { $0.settings } }
 
   // MARK: Start and stop

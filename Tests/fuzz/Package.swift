@@ -15,6 +15,8 @@ let package = Package(
   targets: [
     .target(name: "CFuzzer"),
     .target(name: "CChecksum"),
+    .target(name: "CSystem"),
+    .systemLibrary(name: "CURing", pkgConfig: "liburing"),
     .systemLibrary(name: "CNettle", pkgConfig: "nettle"),
     .target(name: "Wire", dependencies: ["CChecksum"], swiftSettings: instrumented),
     .target(name: "SCSI", dependencies: ["Wire"], swiftSettings: instrumented),
@@ -23,11 +25,14 @@ let package = Package(
     .target(name: "GatewaySettings", swiftSettings: instrumented),
     // The part of Storage that reads labels, likewise.
     .target(name: "StorageLabel", dependencies: ["Wire"], swiftSettings: instrumented),
-    // The part of Datamover that cuts a stream into PDUs, likewise.
-    .target(name: "DatamoverStream", dependencies: ["Wire", "ISCSI"], swiftSettings: instrumented),
+    .target(name: "Reactor", dependencies: ["CURing", "CSystem"], swiftSettings: instrumented),
+    // Datamover without the verbs and what a socket needs.
+    .target(name: "Datamover", dependencies: ["Wire", "ISCSI", "Reactor"], swiftSettings: instrumented),
     .executableTarget(
       name: "Fuzz",
-      dependencies: ["CFuzzer", "Wire", "SCSI", "ISCSI", "GatewaySettings", "StorageLabel", "DatamoverStream"],
+      dependencies: [
+        "CFuzzer", "Wire", "SCSI", "ISCSI", "Reactor", "GatewaySettings", "StorageLabel", "Datamover",
+      ],
       swiftSettings: instrumented,
       linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),
   ]

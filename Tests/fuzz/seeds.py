@@ -125,7 +125,35 @@ def streams():
         seed("stream", f"choice-{choice}", bytes([choice, 0, 47, 3, 51, 100, 255, 7, 12]) + b"".join(parts))
 
 
+def iser(opcode, flags, expected=0, data=b"", kind=0x10, read=None, write=None):
+    """A control-type message: iSER header, basic header segment, data"""
+    head = struct.pack(">BxxxIQIQ", kind | (8 if write else 0) | (4 if read else 0), *(write or (0, 0)),
+                       *(read or (0, 0)))
+    return head + struct.pack(">BBHII8sII", opcode, flags, 0, len(data), 0, b"", 7, expected) + bytes(20) + data
+
+
+def messages():
+    hello = bytes([0x20, 0x11, 0, 4]).ljust(28, b"\0")
+    found = {
+        "read": iser(0x01, 0xC0, 4096, read=(5, 0x1000)),
+        "write": iser(0x01, 0xA0, 4096, b"x" * 512, write=(6, 0x2000)),
+        "both": iser(0x01, 0xE0, 512, read=(5, 0x1000), write=(6, 0x2000)), "no-buffer": iser(0x01, 0xC0, 512),
+        "wraps": iser(0x01, 0xC0, 4096, read=(5, 2 ** 64 - 1)), "data-out": iser(0x05, 0x80, data=b"y" * 64),
+        "ping": iser(0x00, 0x80, data=b"z" * 128), "hello": hello, "hello-reply": b"\x30" + hello[1:],
+    }
+    for name, message in found.items():
+        seed("iser", name, bytes([0]) + struct.pack(">H", len(message)) + message)
+        if len(message) > 255:
+            continue
+        seed("mover", name, bytes([7, 3, len(message)]) + message + bytes([3, 0, 1, 4, 5, 6, 6, 4, 2, 1, 5, 6, 6]))
+    # Window and queues, then steps: what is sent, fetched, completed.
+    seed("mover", "sends", bytes([0x15] + [0, 3, 1, 50, 2, 9, 5, 6, 6, 6, 5, 6] * 6))
+    seed("mover", "fails", bytes([0x2A] + [0, 3, 2, 1, 2, 2, 5, 6, 7]))
+    seed("mover", "refused", bytes([0x3F] + [0, 1, 2, 1, 5, 0, 1, 8, 12, 5]))
+
+
 if __name__ == "__main__":
+    messages()
     streams()
     labels()
     records()

@@ -1,25 +1,5 @@
 import Wire
 
-/// Why what came over RDMA cannot be an iSER message: always the end of the connection.
-public enum ISERFault: Error, Equatable, Sendable {
-  /// Shorter than its headers, or than the data segment that they name.
-  case truncated(Int)
-  /// The high nibble of the header's first byte is none of RFC 7145 §9.2 to §9.4.
-  case unknownMessage(UInt8)
-  /// DataSegmentLength above what was negotiated.
-  case dataSegmentTooLong(Int)
-  /// A command that moves data, without a steering tag for it or with a range that wraps (RFC 7145 §7.3.1).
-  case noBuffer
-  /// Data-Out, which InitialR2T=Yes leaves no room for.
-  case unsolicitedDataOut
-  /// An iSER Hello after the first message of the full-feature phase (RFC 7145 §5.1.3).
-  case lateHello
-  /// No protocol version of the Hello is ours.
-  case version(max: UInt8, min: UInt8)
-  /// A completion of something that was not under way.
-  case strayCompletion
-}
-
 /// The iSER header of a control-type message (RFC 7145 §9.2), with 64-bit addresses, in front of the basic header segment.
 public struct ISERHeader: Equatable, Sendable {
   public static let byteCount = 28
@@ -54,11 +34,11 @@ public struct ISERHeader: Equatable, Sendable {
 
 /// iSER Hello (RFC 7145 §9.3) and its reply (§9.4): the versions, and how many RDMA READs either side takes. No initiator in
 /// use sends one.
-struct ISERHello: Equatable {
-  var versionMax: UInt8
-  var versionMin: UInt8
+public struct ISERHello: Equatable, Sendable {
+  public var versionMax: UInt8
+  public var versionMin: UInt8
   /// iSER-IRD: RDMA READs that the initiator answers at a time.
-  var readsMax: UInt16
+  public var readsMax: UInt16
 
   /// Reads a Hello; the caller has 28 bytes at `bytes`.
   init(at bytes: UnsafeRawPointer) {
@@ -68,10 +48,10 @@ struct ISERHello: Equatable {
     readsMax = bytes.be16(2)
   }
 
-  var isOurs: Bool { versionMin <= ISERHeader.version && ISERHeader.version <= versionMax }
+  public var isOurs: Bool { versionMin <= ISERHeader.version && ISERHeader.version <= versionMax }
 
   /// The reply's 28 bytes. `readsMax`: iSER-ORD, the READs that we will have under way. REJ where no version is ours.
-  func reply(readsMax: UInt16) -> [UInt8] {
+  public func reply(readsMax: UInt16) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: ISERHeader.byteCount)
     bytes[0] = ISERHeader.Kind.helloReply.rawValue << 4 | (isOurs ? 0 : 1)
     bytes[1] = ISERHeader.version << 4 | ISERHeader.version

@@ -5,7 +5,7 @@ import Reactor
 /// because their completion tells that of the answers before them.
 extension ISERMover {
   func appendFetches(id: WorkID) {
-    while fetchHead < fetches.count, readsUnderWay < limits.readsMax, sendsFree >= 1 {
+    while fetchHead < fetches.count, readsUnderWay < readsMax, sendsFree >= 1 {
       let fetch = fetches[fetchHead]
       fetchHead += 1
       var flight = Flight()
@@ -23,6 +23,9 @@ extension ISERMover {
     }
     if fetchHead == fetches.count, fetchHead > 0 {
       fetches.removeAll(keepingCapacity: true)
+      fetchHead = 0
+    } else if fetchHead > 1024 {
+      fetches.removeFirst(fetchHead)
       fetchHead = 0
     }
   }

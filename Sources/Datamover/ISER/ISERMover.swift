@@ -9,13 +9,13 @@ import Wire
 ///
 /// Invariants:
 ///   sendsFree + work requests posted and not completed = limits.sendsMax
-///   readsUnderWay <= limits.readsMax
-///   flights are in the order of their posting, which is that of their completion: a completion ends all before it too
+///   readsUnderWay <= readsMax <= limits.readsMax
+///   flights are in the order of their posting, which is that of their completion: a completion ends the unsignalled ones
+///   before it, which nobody waits for
 ///   each receive slot is posted, in the owner's hands (between `accept` and `recycle`), or waits to be posted
 ///   a buffer is given back exactly once: at its completion, or by `discard`
 public final class ISERMover: Mover {
-  /// iSER header and basic header segment.
-  static let headerBytes = ISERHeader.byteCount + BasicHeaderSegment.byteCount
+  static let headerBytes = ISERMessage.headerBytes
   /// Bytes of a receive's data, and of a login's either way (RFC 7143 §13.12).
   public static let dataBytes = 8192
   /// Receives beyond the command window, for immediate commands, task management and pings.
@@ -93,8 +93,10 @@ public final class ISERMover: Mover {
 
   // Receives.
   private let headers: Buffer
-  private var slots: [ReceiveSlot] = []
-  private var unposted: [Int] = []
+  private(set) var slots: [ReceiveSlot] = []
+  private(set) var unposted: [Int] = []
+  /// What `postReceives` posts, kept for its memory.
+  private var receives: [ReceiveWork] = []
   private var dataSegmentLengthMax = ISERMover.dataBytes
   /// The window that the receives were made for.
   private let windowMax: UInt32
@@ -120,11 +122,12 @@ public final class ISERMover: Mover {
   var unsignalledBytes = 0
   var sendsFree: Int
   let pool: BufferPool
+  /// RDMA READs under way at most: the queue pair's limit, or what a Hello lowered it to.
+  var readsMax: Int
   var readsUnderWay = 0
   var chain: [SendWork] = []
 
   private var notices: [UInt32] = []
-  private var arrivals: [UInt32] = []
   private var unfinished: [UInt32] = []
   private var isTerminated = false
   private var postFailure: Int32 = 0
@@ -158,6 +161,7 @@ public final class ISERMover: Mover {
     sendID = WorkID(isReceive: false, connection: connection, generation: generation, slot: 0)
     receiveID = WorkID(isReceive: true, connection: connection, generation: generation, slot: 0)
     sendsFree = limits.sendsMax
+    readsMax = limits.readsMax
     // No entry of the send queue without one of these.
     flights = Array(repeating: Flight(), count: limits.sendsMax)
     slots = [ReceiveSlot(data: data)]
@@ -180,17 +184,20 @@ public final class ISERMover: Mover {
   @discardableResult
   public func postReceives() -> Bool {
     guard !unposted.isEmpty, !isTerminated, mayQueue else { return postFailure == 0 }
-    let work = unposted.map { slot in
+    for slot in unposted {
       slots[slot].isPosted = true
       let header = headers.base + slot * Self.headerStride
       let data = slots[slot].data!
-      return ReceiveWork(
-        id: receiveID.with(slot: slot), headerAddress: UInt64(UInt(bitPattern: header)),
-        headerBytes: UInt32(Self.headerBytes), headerKey: keys[headers.chunk],
-        dataAddress: UInt64(UInt(bitPattern: data.base)), dataBytes: UInt32(Self.dataBytes), dataKey: keys[data.chunk])
+      receives.append(
+        ReceiveWork(
+          id: receiveID.with(slot: slot), headerAddress: UInt64(UInt(bitPattern: header)),
+          headerBytes: UInt32(Self.headerBytes), headerKey: keys[headers.chunk],
+          dataAddress: UInt64(UInt(bitPattern: data.base)), dataBytes: UInt32(Self.dataBytes),
+          dataKey: keys[data.chunk]))
     }
     unposted.removeAll(keepingCapacity: true)
-    let code = work.withUnsafeBufferPointer { queuePair.post($0) }
+    let code = receives.withUnsafeBufferPointer { queuePair.post($0) }
+    receives.removeAll(keepingCapacity: true)
     if code != 0, postFailure == 0 { postFailure = code }
     return code == 0
   }
@@ -201,62 +208,40 @@ public final class ISERMover: Mover {
     case pdu(BasicHeaderSegment, AdvertisedBuffers)
     /// A Hello; the answer is queued.
     case hello
+    /// A Hello without a version of ours; the answer that says so is queued, and the connection ends after it.
+    case refusedHello
   }
 
   /// A receive has completed. The slot is the caller's until `recycle`.
   public func accept(slot: Int, byteCount: Int) throws(ISERFault) -> Message {
-    guard slot < slots.count, slots[slot].isPosted else { throw .strayCompletion }
+    guard slot < slots.count, slots[slot].isPosted, byteCount <= Self.headerBytes + Self.dataBytes else {
+      throw .strayCompletion
+    }
     slots[slot].isPosted = false
-    let header = UnsafeRawPointer(headers.base) + slot * Self.headerStride
-    guard byteCount >= ISERHeader.byteCount else { throw .truncated(byteCount) }
-    let nibble = header.load(as: UInt8.self) >> 4
-    switch ISERHeader.Kind(rawValue: nibble) {
-    case .control: return try acceptControl(header, byteCount)
-    case .hello: return try acceptHello(header)
-    case .helloReply, nil: throw .unknownMessage(nibble)
+    let message = try ISERMessage(
+      at: headers.base + slot * Self.headerStride, byteCount: byteCount, dataSegmentLengthMax: dataSegmentLengthMax)
+    switch message {
+    case .hello(let hello):
+      return try answer(hello)
+    case .control(let header, let advertised):
+      if isFullFeature { hasHeard = true }
+      return .pdu(header, advertised)
     }
   }
 
-  private func acceptControl(_ bytes: UnsafeRawPointer, _ byteCount: Int) throws(ISERFault) -> Message {
-    guard byteCount >= Self.headerBytes else { throw .truncated(byteCount) }
-    let advertised = ISERHeader(at: bytes).advertised
-    let header = BasicHeaderSegment(at: bytes + ISERHeader.byteCount)
-    guard header.dataSegmentLength <= dataSegmentLengthMax else {
-      throw .dataSegmentTooLong(header.dataSegmentLength)
-    }
-    guard byteCount - Self.headerBytes >= header.additionalHeaderBytes + header.dataSegmentLength else {
-      throw .truncated(byteCount)
-    }
-    if isFullFeature { hasHeard = true }
-    if header.opcode == .scsiCommand { try check(header, advertised) }
-    if header.opcode == .dataOut { throw .unsolicitedDataOut }
-    return .pdu(header, advertised)
-  }
-
-  /// Where a command moves data that does not come with it, there must be a buffer for it (RFC 7145 §7.3.1).
-  private func check(_ header: BasicHeaderSegment, _ advertised: AdvertisedBuffers) throws(ISERFault) {
-    let expected = UInt64(header.expectedDataTransferLength)
-    if header.flags & 0x40 != 0, expected > 0 {
-      guard advertised.hasRead, !advertised.readVA.addingReportingOverflow(expected).overflow else { throw .noBuffer }
-    }
-    let immediate = UInt64(header.dataSegmentLength)
-    if header.flags & 0x20 != 0, expected > immediate {
-      guard advertised.hasWrite, !advertised.writeVA.addingReportingOverflow(expected - immediate).overflow else {
-        throw .noBuffer
-      }
-    }
-  }
-
-  private func acceptHello(_ bytes: UnsafeRawPointer) throws(ISERFault) -> Message {
+  /// RFC 7145 §5.1.3: answered with the READs that we keep to, or rejected.
+  private func answer(_ hello: ISERHello) throws(ISERFault) -> Message {
     guard isFullFeature, !hasHeard else { throw .lateHello }
     hasHeard = true
-    let hello = ISERHello(at: bytes)
-    guard hello.isOurs else { throw .version(max: hello.versionMax, min: hello.versionMin) }
+    if hello.isOurs {
+      guard hello.readsMax > 0 else { throw .noReads }
+      readsMax = min(readsMax, Int(hello.readsMax))
+    }
     var reply = Outgoing(kind: .raw)
-    reply.data = hello.reply(readsMax: UInt16(min(limits.readsMax, Int(hello.readsMax))))
+    reply.data = hello.reply(readsMax: UInt16(clamping: readsMax))
     reply.wantsCompletion = true
     outgoing.append(reply)
-    return .hello
+    return hello.isOurs ? .hello : .refusedHello
   }
 
   /// The data segment of the PDU in a slot, after any additional headers.
@@ -372,22 +357,32 @@ public final class ISERMover: Mover {
 
   // MARK: Completions
 
-  /// Work that was posted has completed, and with it all that was posted before. Its notices and arrivals are for
-  /// `takeNotices` and `takeArrivals`.
-  public func completed(slot: Int, pool: BufferPool) throws(ISERFault) {
+  /// What has come of work that was posted.
+  public enum Outcome: Equatable {
+    /// It is sent; 0: nobody wants to hear.
+    case sent(notice: UInt32)
+    /// Data_Completion_Notify: the data of the Get_Data with this Target Transfer Tag is there.
+    case arrived(transferTag: UInt32)
+  }
+
+  /// Work that was posted has completed, and with it the unsignalled work before it.
+  public func completed(slot: Int, pool: BufferPool) throws(ISERFault) -> Outcome {
     let distance = slot >= flightHead ? slot - flightHead : slot + flights.count - flightHead
     guard slot < flights.count, distance < flightCount, flights[slot].isSignalled else { throw .strayCompletion }
-    for _ in 0...distance {
-      let flight = endFlight(pool)
-      if flight.isRead { arrivals.append(flight.transferTag) }
+    for _ in 0..<distance {
+      // Completions come in the order of the posting: nothing that somebody waits for can lie before it.
+      guard !flights[flightHead].isSignalled else { throw .strayCompletion }
+      endFlight(pool)
     }
+    let flight = endFlight(pool)
+    return flight.isRead ? .arrived(transferTag: flight.transferTag) : .sent(notice: flight.notice)
   }
 
   /// Ends the oldest flight and returns it.
   @discardableResult
   private func endFlight(_ pool: BufferPool) -> Flight {
     let flight = flights[flightHead]
-    flights[flightHead].buffer = nil
+    flights[flightHead] = Flight()
     flightHead = flightHead + 1 == flights.count ? 0 : flightHead + 1
     flightCount -= 1
     sendsFree += Int(flight.workCount)
@@ -396,7 +391,6 @@ public final class ISERMover: Mover {
     if flight.isRead { readsUnderWay -= 1 }
     if flight.isSignalled { signalledCount -= 1 }
     if let buffer = flight.buffer { pool.give(buffer) }
-    if flight.notice != 0 { notices.append(flight.notice) }
     return flight
   }
 
@@ -404,13 +398,6 @@ public final class ISERMover: Mover {
     guard !notices.isEmpty else { return [] }
     defer { notices = [] }
     return notices
-  }
-
-  /// Data_Completion_Notify: the Target Transfer Tags of the Get_Data that are complete.
-  public func takeArrivals() -> [UInt32] {
-    guard !arrivals.isEmpty else { return [] }
-    defer { arrivals = [] }
-    return arrivals
   }
 
   public override func takeUnfinished() -> [UInt32] {
@@ -451,15 +438,14 @@ public final class ISERMover: Mover {
     precondition(isTerminated)
     while flightCount > 0 {
       let flight = endFlight(pool)
+      if flight.notice != 0 { notices.append(flight.notice) }
       if flight.isRead { unfinished.append(flight.transferTag) }
     }
     for item in outgoing[outgoingHead...] {
       if let buffer = item.buffer { pool.give(buffer) }
       if item.notice != 0 { notices.append(item.notice) }
     }
-    // What arrived and was not taken is not finished either.
-    unfinished += arrivals + fetches[fetchHead...].map(\.transferTag)
-    arrivals = []
+    for fetch in fetches[fetchHead...] { unfinished.append(fetch.transferTag) }
     outgoing = []
     outgoingHead = 0
     fetches = []

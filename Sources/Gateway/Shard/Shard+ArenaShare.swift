@@ -7,6 +7,10 @@ import Reactor
 /// What is beyond the share waits for what the unit's own commands give back, in order; where a command cannot wait, it is
 /// treated as by a full arena. A unit that holds nothing may always take one buffer: so who waits has something that comes
 /// back.
+///
+/// Commands that have begun go first, and one that has only to go on may take a buffer beyond the share for the one that it
+/// gave back: an initiator may serve the R2Ts of one command to its end before it looks at those of others, whose buffers
+/// do not come back before. A disk that hangs gives nothing back, so it gains nothing by that.
 extension Shard {
   @inline(__always)
   private func port(of index: Int) -> UnitPort? {
@@ -51,10 +55,19 @@ extension Shard {
     if !port.waiters.isEmpty { mayRetryShares = true }
   }
 
+  /// Whether a piece continues what its command has begun.
+  private func continues(_ number: Int) -> Bool { pieces[number].pointee.offset > 0 }
+
+  /// Whether a piece may have its buffer now, as far as its unit's share goes.
+  private func mayEquip(_ number: Int, _ bytes: Int, at port: UnitPort) -> Bool {
+    Self.mayHold(bytes, port, free: pool.bytesFree)
+      || continues(number) && commands[Int(pieces[number].pointee.command)].pointee.pieceCount == 1
+  }
+
   /// Gives the piece its buffer; false when it must wait for one.
   func equip(_ number: Int, bytes: Int) -> Bool {
     let port = port(of: Int(pieces[number].pointee.command))
-    let hasShare = port.map { $0.waiters.isEmpty && Self.mayHold(bytes, $0, free: pool.bytesFree) } ?? true
+    let hasShare = port.map { ($0.waiters.isEmpty || continues(number)) && mayEquip(number, bytes, at: $0) } ?? true
     if hasShare, let buffer = pool.take(bytes) {
       pieces[number].pointee.buffer = buffer
       if let port { count(buffer, with: number, at: port) }
@@ -79,16 +92,23 @@ extension Shard {
     return piece.pointee.generation == waiter.generation && piece.pointee.state == .waiting
   }
 
+  /// Those who still wait, in their order, but those who have begun before those who have not.
+  private func inTurn(_ waiters: [(piece: Int, generation: UInt32)]) -> [(piece: Int, generation: UInt32)] {
+    let waiters = waiters.filter { isWaiting($0) }
+    guard waiters.contains(where: { continues($0.piece) }) else { return waiters }
+    return waiters.filter { continues($0.piece) } + waiters.filter { !continues($0.piece) }
+  }
+
   /// Those who wait for the arena, in their order, as far as there is space again and their unit may have it.
   func retryBufferWaiters() {
     pool.isShort = false
-    let waiters = bufferWaiters
+    let waiters = inTurn(bufferWaiters)
     bufferWaiters = []
     var beyond: [(port: UnitPort, waiter: (piece: Int, generation: UInt32))] = []
     for (position, waiter) in waiters.enumerated() where isWaiting(waiter) {
       let index = Int(pieces[waiter.piece].pointee.command)
       let bytes = bufferBytes(waiter.piece)
-      if let port = port(of: index), !Self.mayHold(bytes, port, free: pool.bytesFree) {
+      if let port = port(of: index), !mayEquip(waiter.piece, bytes, at: port) {
         beyond.append((port, waiter))
         continue
       }
@@ -99,6 +119,8 @@ extension Shard {
     }
     // They have waited longer than those who wait there.
     for (port, waiter) in beyond.reversed() { port.waiters.insert(waiter, at: 0) }
+    // What they waited for may have come back meanwhile.
+    if !beyond.isEmpty { mayRetryShares = true }
   }
 
   /// Those who wait for their unit's share.
@@ -106,18 +128,29 @@ extension Shard {
     mayRetryShares = false
     for case let port? in ports where !port.waiters.isEmpty {
       // Going on may make the port's commands wait again, behind these.
-      let waiters = port.waiters
+      let waiters = inTurn(port.waiters)
       port.waiters = []
       var rest = waiters.count
       for (position, waiter) in waiters.enumerated() where isWaiting(waiter) {
         let bytes = bufferBytes(waiter.piece)
         let index = Int(pieces[waiter.piece].pointee.command)
-        guard Self.mayHold(bytes, port, free: pool.bytesFree), resume(waiter.piece, index, bytes) else {
+        guard mayEquip(waiter.piece, bytes, at: port) else {
+          // Of several pieces of commands that have begun, one further back may be the only one of its command.
+          if continues(waiter.piece) {
+            port.waiters.append(waiter)
+            continue
+          }
+          rest = position
+          break
+        }
+        guard resume(waiter.piece, index, bytes) else {
+          // It is the arena that is full now: the port need not have anything that comes back.
+          mayRetryShares = true
           rest = position
           break
         }
       }
-      port.waiters = waiters[rest...] + port.waiters
+      port.waiters += waiters[rest...]
     }
   }
 

@@ -59,7 +59,8 @@ extension Shard {
     command.pointee.isWrite = header.flags & 0x20 != 0
     command.pointee.expected = header.expectedDataTransferLength
     command.pointee.advertised = connection.advertised
-    command.pointee.expectsUnsolicited = command.pointee.isWrite && !header.isFinal
+    command.pointee.expectsUnsolicited =
+      command.pointee.isWrite && !header.isFinal && !connection.mover.capabilities.forcesInitialR2T
     command.pointee.unsolicited = UInt32(header.dataSegmentLength)
     command.pointee.progressedAt = now
     link(index, connection)

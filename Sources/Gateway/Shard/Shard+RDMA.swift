@@ -19,12 +19,10 @@ extension Shard {
     } catch {
       return refuse(request, peer, error.description)
     }
-    let connection = addConnection(port: .iser, peer: peer, local: local, ticket: ticket) { index, generation in
-      ISERMover(
-        queuePair: endpoint, keys: endpoint.device.keys, connection: index, generation: generation,
-        window: configuration.queueDepth, pool: pool)
-    }
-    guard let connection else {
+    guard
+      let connection = attach(
+        queuePair: endpoint, keys: endpoint.device.keys, peer: peer, local: local, ticket: ticket)
+    else {
       Log.notice("connection from \(peer) over RDMA refused: no memory is left for it")
       endpoint.reject()
       handle.load.subtract(1, ordering: .relaxed)
@@ -38,12 +36,24 @@ extension Shard {
       endpoint: endpoint, connection: connection.index, generation: connection.generation)
     // The first message may come before we hear that the connection is there.
     guard connection.iser!.postReceives() else {
+      endpoint.isDisconnected = true
       return close(connection, String(cString: strerror(-connection.mover.failure)))
     }
     let code = endpoint.accept(request)
     if code != 0 {
       endpoint.isDisconnected = true
       close(connection, "not accepted: \(String(cString: strerror(-code)))")
+    }
+  }
+
+  /// A connection over a queue pair that is there; its receives are to be posted. Nil: there is no memory for it.
+  func attach(
+    queuePair: any QueuePair, keys: MemoryKeys, peer: String, local: String, ticket: ConnectionTicket
+  ) -> Connection? {
+    addConnection(port: .iser, peer: peer, local: local, ticket: ticket) { index, generation in
+      ISERMover(
+        queuePair: queuePair, keys: keys, connection: index, generation: generation,
+        window: configuration.queueDepth, pool: pool)
     }
   }
 
@@ -154,8 +164,12 @@ extension Shard {
     }
   }
 
+  /// Whether a poll found something to read. The descriptors of a device that is gone only tell of errors, without end: they
+  /// are not polled again.
+  private func isReadable(_ result: Int32) -> Bool { result > 0 && result & Int32(POLLIN) != 0 }
+
   func verbsEventReadable(_ token: Token, _ result: Int32) {
-    guard result >= 0, let device = verbs.device(token) else { return }
+    guard isReadable(result), let device = verbs.device(token) else { return }
     while let event = device.takeDeviceEvent() {
       // Whichever shard read it: it concerns them all.
       let context = UInt(bitPattern: device.context)
@@ -187,7 +201,7 @@ extension Shard {
   // MARK: Completions
 
   func verbsReadable(_ token: Token, _ result: Int32) {
-    guard result >= 0, let device = verbs.device(token) else { return }
+    guard isReadable(result), let device = verbs.device(token) else { return }
     device.takeEvents()
     drain(device, arming: configuration.verbsPollNs == 0)
     ring.pollReadable(device.completionDescriptor, token: token)
@@ -197,7 +211,9 @@ extension Shard {
   func pollVerbs() {
     let isOver = verbs.pollsUntil <= now
     if isOver { verbs.pollsUntil = 0 }
-    for case let device? in verbs.places.map(\.device) { drain(device, arming: isOver) }
+    for place in verbs.places {
+      if let device = place.device { drain(device, arming: isOver) }
+    }
   }
 
   /// Takes what has completed. With `arming` the next completion makes the descriptor readable.
@@ -214,7 +230,8 @@ extension Shard {
     }
   }
 
-  private func completed(_ completion: WorkCompletion) {
+  /// Work of a connection has completed.
+  func completed(_ completion: WorkCompletion) {
     let work = completion.work
     guard work.connection < connections.count, let connection = connections[work.connection],
       connection.generation & 0xFF_FFFF == work.generation, connection.isOpen, let mover = connection.iser
@@ -239,10 +256,14 @@ extension Shard {
     connection.lastHeardAt = now
     let message = try mover.accept(slot: slot, byteCount: byteCount)
     touch(connection)
-    if case .pdu(let header, let advertised) = message, !connection.closesAfterSend {
+    switch message {
+    case .pdu(let header, let advertised):
+      guard !connection.closesAfterSend else { break }
       connection.advertised = advertised
       place(connection, mover, slot, header)
       controlNotify(connection, header)
+    case .hello: break
+    case .refusedHello: closeAfterSend(connection, "no version of iSER in common")
     }
     mover.recycle(slot: slot)
   }
@@ -272,10 +293,12 @@ extension Shard {
   }
 
   private func sent(_ connection: Connection, _ mover: ISERMover, _ slot: Int) throws(ISERFault) {
-    try mover.completed(slot: slot, pool: pool)
+    let outcome = try mover.completed(slot: slot, pool: pool)
     connection.sendingSince = now
-    for tag in mover.takeArrivals() { dataArrived(tag) }
-    for notice in mover.takeNotices() { sentPiece(Int(notice) - 1) }
+    switch outcome {
+    case .arrived(let tag): dataArrived(tag)
+    case .sent(let notice): if notice != 0 { sentPiece(Int(notice) - 1) }
+    }
     if mover.hasWaiting || connection.closesAfterSend { touch(connection) }
   }
 }

@@ -90,10 +90,10 @@ extension Shard {
       })
   }
 
+  /// The connection of this name; nil if it is gone, or never was (-1).
   func connection(index: Int, generation: UInt32) -> Connection? {
-    guard index < connections.count, let connection = connections[index], connection.generation == generation else {
-      return nil
-    }
+    guard connections.indices.contains(index), let connection = connections[index], connection.generation == generation
+    else { return nil }
     return connection
   }
 

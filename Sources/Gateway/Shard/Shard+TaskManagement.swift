@@ -3,9 +3,9 @@ import ISCSI
 import Reactor
 import SCSI
 
-/// Somebody waits until a set of aborted commands is out of the disks' hands; not longer than `deadline`.
+/// Somebody waits until nobody has a part of a set of aborted commands any more; not longer than `deadline`.
 final class Drain {
-  /// Commands still in a disk's hands, by index and generation.
+  /// Commands still in a disk's hands, or fetching data from the initiator, by index and generation.
   var commands: [(index: Int, generation: UInt32)]
   let deadline: UInt64
   let done: () -> Void
@@ -19,9 +19,10 @@ final class Drain {
 
 /// Task management (RFC 7143 §11.5, SAM-5 §7). An aborted command is answered to nobody. What its disk still has in hand
 /// cannot be called back: the answer waits for it up to a bound, and an aborted write keeps its range held until it has
-/// landed, so that nothing that comes later is overwritten by it.
+/// landed, so that nothing that comes later is overwritten by it. Nor can data be called back that is being fetched: with
+/// the answer the initiator takes its buffers away, so it waits for that too.
 extension Shard {
-  /// How long an answer waits for the disks.
+  /// How long an answer waits for the disks, and for data that is coming.
   static let drainNs: UInt64 = 1_500_000_000
 
   func taskManagement(_ connection: Connection, _ header: BasicHeaderSegment) {
@@ -116,7 +117,7 @@ extension Shard {
   // MARK: Aborting
 
   /// Aborts the commands of this shard that `matches` picks, then calls `done`: at once, when no disk has any of them in
-  /// hand, else when they have come back or `drainNs` has passed.
+  /// hand and no data is coming for them, else when that is over or `drainNs` has passed.
   func abort(done: @escaping () -> Void, matches: (Shard, Int, Connection) -> Bool) {
     var waiting: [(index: Int, generation: UInt32)] = []
     for case let connection? in connections {
@@ -126,7 +127,8 @@ extension Shard {
         current = commands[index].pointee.next
         guard matches(self, index, connection) else { continue }
         abort(index)
-        if commands[index].pointee.isAborted, commands[index].pointee.diskCount > 0 {
+        // One that is gone has neither.
+        if commands[index].pointee.isAborted, commands[index].pointee.diskCount > 0 || isReceiving(index) {
           waiting.append((index, commands[index].pointee.generation))
         }
       }
@@ -181,7 +183,8 @@ extension Shard {
     let late = drains.filter { $0.deadline <= now }
     drains.removeAll { $0.deadline <= now }
     for drain in late {
-      Log.warning("\(drain.commands.count) aborted command(s) are still in a disk's hands; their ranges stay held")
+      Log.warning(
+        "\(drain.commands.count) aborted command(s) are still in the hands of a disk or a connection; ranges stay held")
       drain.done()
     }
     if let next = drains.map(\.deadline).min() { scheduleTick(at: next) }
@@ -207,6 +210,10 @@ extension Shard {
         let deadline = command.pointee.progressedAt + configuration.ioDeadlineNs
         if deadline > now {
           next = min(next, deadline)
+        } else if isReceiving(index), deadline + Self.drainNs > now {
+          // With the answer the initiator takes its buffer away, so no more is asked for and what is coming is waited for.
+          if command.pointee.diskCount > 0 { note(index, configuration.deviceServer.sense(for: .hardware)) }
+          next = min(next, now + 20_000_000)
         } else if command.pointee.diskCount > 0 || command.pointee.awaitsRange {
           giveUp(index, connection)
         } else if command.pointee.outstandingR2T > 0 {

@@ -663,6 +663,16 @@ extension Shard {
     }
     return false
   }
+
+  /// Whether data is coming into a buffer of this command.
+  func isReceiving(_ index: Int) -> Bool {
+    var current = commands[index].pointee.firstPiece
+    while current >= 0 {
+      if pieces[Int(current)].pointee.isReceiving { return true }
+      current = pieces[Int(current)].pointee.next
+    }
+    return false
+  }
 }
 
 /// Offset of the first byte in which two runs of `count` bytes differ; nil: none.

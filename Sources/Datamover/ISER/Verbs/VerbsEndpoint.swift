@@ -28,9 +28,9 @@ public final class VerbsEndpoint: QueuePair {
   public var isRemoved = false
   /// The peer has ended the connection, or never began it: nothing more is to be waited for.
   public var isDisconnected = false
-  private let sends = UnsafeMutablePointer<ibv_send_wr>.allocate(capacity: chainMax)
-  private let receives = UnsafeMutablePointer<ibv_recv_wr>.allocate(capacity: chainMax)
-  private let segments = UnsafeMutablePointer<ibv_sge>.allocate(capacity: 2 * chainMax)
+  private let sends: UnsafeMutablePointer<ibv_send_wr>
+  private let receives: UnsafeMutablePointer<ibv_recv_wr>
+  private let segments: UnsafeMutablePointer<ibv_sge>
 
   /// Makes the queue pair for a connection request.
   /// - Parameters:
@@ -79,11 +79,12 @@ public final class VerbsEndpoint: QueuePair {
     completionQueue = queue
     self.device = device
     device.endpointCount += 1
-    // The segments of an entry never change place.
-    for index in 0..<Self.chainMax {
-      self.sends[index] = ibv_send_wr()
-      self.receives[index] = ibv_recv_wr()
-    }
+    // Last: where an initializer throws, nobody frees what it has allocated.
+    self.sends = .allocate(capacity: Self.chainMax)
+    self.receives = .allocate(capacity: Self.chainMax)
+    segments = .allocate(capacity: 2 * Self.chainMax)
+    self.sends.initialize(repeating: ibv_send_wr(), count: Self.chainMax)
+    self.receives.initialize(repeating: ibv_recv_wr(), count: Self.chainMax)
   }
 
   deinit {

@@ -72,9 +72,11 @@ public final class VerbsListener: Sendable {
   private struct Channel: @unchecked Sendable {
     // Made by `start`, then the thread's alone.
     let channel: UnsafeMutablePointer<rdma_event_channel>
-    var listeners: [UnsafeMutablePointer<rdma_cm_id>]
+    var listeners: [(id: UnsafeMutablePointer<rdma_cm_id>, address: Address)]
     /// Addresses that no device has yet.
     var missing: [Address]
+    /// Whether the connection manager may have opened a device for us.
+    var hasOpenedDevices = false
   }
 
   private struct Parts: Sendable {
@@ -142,6 +144,8 @@ public final class VerbsListener: Sendable {
     guard let channel = rdma_create_event_channel() else {
       return .failure(VerbsError("the RDMA connection manager does not answer", errno))
     }
+    // A request that the library itself drops leaves nothing to get: the thread must not wait for the next one then.
+    _ = fcntl(channel.pointee.fd, F_SETFL, fcntl(channel.pointee.fd, F_GETFL) | O_NONBLOCK)
     var opened = Channel(channel: channel, listeners: [], missing: addresses)
     // One address that no device has does not spoil the others.
     guard let error = listenOnMissing(&opened), opened.listeners.isEmpty else { return .success(opened) }
@@ -155,7 +159,8 @@ public final class VerbsListener: Sendable {
     for address in opened.missing {
       switch listen(address, opened.channel) {
       case .success(let id):
-        opened.listeners.append(id)
+        opened.listeners.append((id, address))
+        if id.pointee.verbs != nil { opened.hasOpenedDevices = true }
         opened.missing.removeAll { $0.text == address.text }
       case .failure(let failure): error = failure
       }
@@ -203,30 +208,53 @@ public final class VerbsListener: Sendable {
         var count: UInt64 = 0
         _ = read(wake, &count, 8)
         if parts.withLock({ $0.isStopping }) {
-          for id in opened.listeners { rdma_destroy_id(id) }
+          for listener in opened.listeners { rdma_destroy_id(listener.id) }
           opened.listeners = []
         } else {
+          if opened.hasOpenedDevices { Self.closeVanishedDevices() }
           _ = listenOnMissing(&opened)
         }
       }
-      if polls[0].revents != 0 { handleEvent(opened.channel, &next) }
+      if polls[0].revents != 0 { handleEvent(&opened, &next) }
     }
   }
 
-  private func handleEvent(_ channel: UnsafeMutablePointer<rdma_event_channel>, _ next: inout UInt64) {
+  private func handleEvent(_ opened: inout Channel, _ next: inout UInt64) {
     var pointer: UnsafeMutablePointer<rdma_cm_event>?
-    guard rdma_get_cm_event(channel, &pointer) == 0, let event = pointer else { return }
+    guard rdma_get_cm_event(opened.channel, &pointer) == 0, let event = pointer else { return }
     if event.pointee.event == RDMA_CM_EVENT_CONNECT_REQUEST {
       let request = Self.request(event.pointee, number: next)
       next += 1
+      opened.hasOpenedDevices = true
       // Acknowledged first: an identifier cannot be destroyed under an event.
       rdma_ack_cm_event(event)
       return onRequest(request)
     }
+    let id = event.pointee.id
     let owner = UInt64(UInt(bitPattern: event.pointee.id.pointee.context))
     let meaning = Self.meaning(event.pointee.event)
     rdma_ack_cm_event(event)
+    if meaning == .deviceRemoved, let place = opened.listeners.firstIndex(where: { $0.id == id }) {
+      return giveUp(place, &opened)
+    }
     if let meaning, owner != 0 { onEvent(Int(owner & 0xFFFF), owner >> 16, meaning) }
+  }
+
+  /// librdmacm keeps each device open that it ever had an identifier on, and the removal of a device whose driver cannot be
+  /// parted from its users (rxe, siw) waits for the last of them. It closes those that are gone and not in use when it
+  /// makes a list of all, and at no other time; and not where the list is empty: the removal of the last device waits
+  /// for our end.
+  private static func closeVanishedDevices() {
+    guard let all = rdma_get_devices(nil) else { return }
+    rdma_free_devices(all)
+  }
+
+  /// Lets go of a listener whose device goes: one on an address of a device holds it open, and the removal waits for that.
+  /// Its address is tried again when a device comes.
+  private func giveUp(_ place: Int, _ opened: inout Channel) {
+    let listener = opened.listeners.remove(at: place)
+    rdma_destroy_id(listener.id)
+    opened.missing.append(listener.address)
   }
 
   private static func request(_ event: rdma_cm_event, number: UInt64) -> VerbsRequest {

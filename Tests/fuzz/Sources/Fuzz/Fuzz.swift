@@ -13,6 +13,8 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("settings", fuzzSettings),
   ("label", fuzzLabel),
   ("stream", fuzzStream),
+  ("iser", fuzzISER),
+  ("mover", fuzzMover),
 ]
 
 /// `Fuzz TARGET [libFuzzer's options and corpus directories]`, or `Fuzz --list`.

@@ -1,4 +1,4 @@
-import DatamoverStream
+import Datamover
 import ISCSI
 import Wire
 

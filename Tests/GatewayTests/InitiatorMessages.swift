@@ -1,0 +1,1 @@
+../DatamoverTests/InitiatorMessages.swift

@@ -1,0 +1,1 @@
+../../../../Sources/Datamover/ISER/ISERMessage.swift

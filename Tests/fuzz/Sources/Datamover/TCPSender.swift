@@ -1,0 +1,1 @@
+../../../../Sources/Datamover/TCP/TCPSender.swift

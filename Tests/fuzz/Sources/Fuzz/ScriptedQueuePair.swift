@@ -1,0 +1,1 @@
+../../../DatamoverTests/ScriptedQueuePair.swift
