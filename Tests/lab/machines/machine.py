@@ -153,7 +153,9 @@ class Machine:
         self.cards[name] = address = f"10.77.{number}.{self.number}"
         found = wait_until(lambda: set(self.run("ls /sys/class/net").split()) - before, 20, f"{name} is an interface")
         interface = found.pop()
-        self.run(f"ip link set {interface} up && ip address add {address}/24 dev {interface}")
+        # All cards are on one switch: each answers for its own address only, or RoCE's packets come to the wrong one.
+        self.run("cd /proc/sys/net/ipv4/conf/all && echo 1 >arp_ignore && echo 2 >arp_announce && "
+                 f"ip link set {interface} up && ip address add {address}/24 dev {interface}")
         return interface, address
 
     def unplug_card(self, name, seconds=20):
