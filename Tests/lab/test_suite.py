@@ -1,0 +1,95 @@
+"""libiscsi's iscsi-test-cu over iSER: initiator and gateway in one machine, each test in a process of its own.
+
+Judged as Tests/conformance judges it over TCP; tests that cannot pass over iSER are in not-over-iser.txt with the
+reason, and must pass over TCP in the same machine. Run by name: ./dev lab Suite. GATEWAYD_LAB_SUITE=Prout takes only
+those.
+"""
+
+import collections
+import importlib.util
+import os
+import subprocess
+import unittest
+from pathlib import Path
+
+from machines.lab import Lab
+from machines.target import NAME, Target
+
+HERE = Path(__file__).resolve().parent
+SECONDS = 40
+# libiscsi 1.19 takes memory for zeroed that malloc gives it used: at its second login over iSER it would crash,
+# whatever the target. With this glibc zeroes what it gives out.
+ZEROED = "MALLOC_PERTURB_=255"
+# Its thread for events outlives the connection that it is of, and takes what it hears for an event of the next one,
+# which lies in the same memory; and it takes a second without an event for an error. Neither tells of the target.
+CLIENT_FAULTS = ("Conn disconnected event", "revents is not POLLIN", "Conn Error event")
+TRIES = 8
+
+
+def conformance():
+    """The module that judges the same suite over TCP."""
+    path = HERE.parent / "conformance" / "run.py"
+    spec = importlib.util.spec_from_file_location("conformance", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Suite(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.judge = staticmethod(conformance().judge)
+        cls.expected = conformance().expectations(HERE.parent / "conformance" / "expected-skips.txt")
+        cls.broken = conformance().expectations(HERE.parent / "conformance" / "broken-tests.txt")
+        cls.not_over_iser = conformance().expectations(HERE / "not-over-iser.txt")
+        cls.lab = Lab("suite", programs=["iscsi-test-cu"])
+        cls.addClassCleanup(cls.lab.close)
+        cls.machine = cls.lab.machine("both", megabytes=768, udev=True)
+        cls.machine.ready()
+        cls.machine.add_rxe()
+        cls.target = Target(cls.machine)
+        cls.target.start(arguments=["--disk", "memory:64M"])
+        cls.machine.plug("disk")
+        cls.lun = cls.target.verdict("disk", "exported", 90)["lun"]
+
+    def run_one(self, name, transport):
+        """The outcome on the disk, and where that lacks the feature on memory with physical blocks of several."""
+        for lun in (self.lun, 0):
+            url = f"{transport}://{self.machine.address}/{NAME}/{lun}"
+            command = (f"{ZEROED} timeout -s KILL {SECONDS} iscsi-test-cu --dataloss --allow-sanitize --test {name} "
+                       f"{url} {url}")
+            for _ in range(TRIES):
+                status, output = self.machine.attempt(command, SECONDS + 20)
+                if not any(sign in output for sign in CLIENT_FAULTS) and status != 139:
+                    break
+                self.retries += 1
+            result, reason = ("HANG", f"no end within {SECONDS} s") if status == 137 else self.judge(output, status)
+            if result != "skip":
+                break
+        return result, reason, output
+
+    def test_suite(self):
+        """Every test passes, or is skipped as over TCP, or is one that the suite cannot do over iSER"""
+        listed = subprocess.run(["iscsi-test-cu", "--list"], capture_output=True, text=True, check=True,
+                                timeout=30).stdout.split()
+        only = os.environ.get("GATEWAYD_LAB_SUITE", "")
+        counts, wrong, self.retries = collections.Counter(), [], 0
+        for name in (name for name in listed if name.startswith("ALL.") and name.count(".") == 2 and only in name):
+            result, reason, output = self.run_one(name, "iser")
+            note = ""
+            if result in ("FAIL", "HANG") and name in self.not_over_iser:
+                over_tcp = self.run_one(name, "iscsi")[0]
+                note, result = f" ({result} over iSER, {over_tcp} over TCP)", "not over iSER"
+                if over_tcp != "pass":
+                    wrong.append(f"{name}: over TCP {over_tcp}")
+            elif result == "FAIL" and name in self.broken and self.broken[name].split(" | ")[0] in output:
+                result = "broken"
+            elif result in ("FAIL", "HANG") or result == "skip" and name not in self.expected:
+                wrong.append(f"{name}: {result}: {reason}")
+            if result in ("FAIL", "HANG"):
+                print(output[-1500:])
+            counts[result] += 1
+            print(f"{result:<13} {name:<44} {reason}{note}", flush=True)
+        print(f"lab: iscsi-test-cu over iSER: {dict(counts)}; {self.retries} tries the client ended", flush=True)
+        self.assertTrue(self.target.is_running(), "gatewayd has ended")
+        self.assertEqual(wrong, [])
