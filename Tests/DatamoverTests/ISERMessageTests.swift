@@ -62,6 +62,24 @@ struct ISERMessageTests {
     #expect(Self.fault(additional, count: 183) == .truncated(183) && Self.fault(additional, count: 184) == nil)
   }
 
+  @Test("A write of headers alone that names immediate data has all of it in its buffer, as libiscsi 1.19 sends it")
+  func dataLeftBehind() throws {
+    var header = command(7, flags: 0xA0, expected: 1024)
+    header.dataSegmentLength = 1024
+    let bytes = controlMessage(header, write: (5, 0x1000)).prefix(28) + header.bytes
+    guard case .control(let found, let advertised) = try Self.message(Array(bytes)) else {
+      return #expect(Bool(false), "not a control message")
+    }
+    #expect(found.dataSegmentLength == 0 && found.expectedDataTransferLength == 1024 && advertised.writeVA == 0x1000)
+    // With a part of the data, without a buffer, or of another command it is cut short all the same.
+    #expect(Self.fault(Array(bytes), count: 80) == .truncated(80))
+    let without = controlMessage(command(7)).prefix(28) + header.bytes
+    #expect(Self.fault(Array(without)) == .truncated(76))
+    var ping = BasicHeaderSegment(.nopOut, flags: 0xA0, initiatorTaskTag: 1)
+    ping.dataSegmentLength = 8
+    #expect(Self.fault(Array(bytes.prefix(28) + ping.bytes)) == .truncated(76))
+  }
+
   @Test("A data segment is no longer than was negotiated")
   func tooLong() {
     let bytes = controlMessage(

@@ -60,7 +60,7 @@ class Suite(unittest.TestCase):
                        f"{url} {url}")
             for _ in range(TRIES):
                 status, output = self.machine.attempt(command, SECONDS + 20)
-                if not any(sign in output for sign in CLIENT_FAULTS) and status != 139:
+                if not any(sign in output for sign in CLIENT_FAULTS) and status not in (134, 139):
                     break
                 self.retries += 1
             result, reason = ("HANG", f"no end within {SECONDS} s") if status == 137 else self.judge(output, status)

@@ -42,20 +42,30 @@ public enum ISERMessage: Equatable, Sendable {
       self = .hello(ISERHello(at: bytes))
     case .control:
       guard byteCount >= Self.headerBytes else { throw .truncated(byteCount) }
-      let header = BasicHeaderSegment(at: bytes + ISERHeader.byteCount)
+      var header = BasicHeaderSegment(at: bytes + ISERHeader.byteCount)
+      let advertised = ISERHeader(at: bytes).advertised
+      if Self.leavesDataBehind(header, advertised, byteCount) { header.dataSegmentLength = 0 }
       guard header.dataSegmentLength <= dataSegmentLengthMax else {
         throw .dataSegmentTooLong(header.dataSegmentLength)
       }
       guard byteCount - Self.headerBytes >= header.additionalHeaderBytes + header.dataSegmentLength else {
         throw .truncated(byteCount)
       }
-      let advertised = ISERHeader(at: bytes).advertised
       if header.opcode == .scsiCommand { try Self.check(header, advertised) }
       if header.opcode == .dataOut { throw .unsolicitedDataOut }
       self = .control(header, advertised)
     case .helloReply, nil:
       throw .unknownMessage(nibble)
     }
+  }
+
+  /// libiscsi 1.19, and so QEMU over it, writes the length of immediate data into the header of a write and then sends none:
+  /// all of the data, from its first byte, is in the buffer that it advertises. A message of headers alone means just that.
+  private static func leavesDataBehind(
+    _ header: BasicHeaderSegment, _ advertised: AdvertisedBuffers, _ byteCount: Int
+  ) -> Bool {
+    byteCount == headerBytes && header.opcode == .scsiCommand && header.flags & 0x20 != 0 && advertised.hasWrite
+      && header.additionalHeaderBytes == 0
   }
 
   /// Where a command moves data that does not come with it, there must be a buffer for it (RFC 7145 §7.3.1).
