@@ -65,8 +65,9 @@ def build(kernel, programs=(), modules=()):
     archive.link("/usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm")
     archive.file(_stripped(gatewayd()), "/usr/bin/gatewayd")
     for name in ("verify", "pace"):
-        archive.file(tool(name, static=True), f"/usr/bin/{name}")
+        archive.file(tool(name, ["-static"]), f"/usr/bin/{name}")
     archive.file(LAB / "guest" / "init", "/init")
+    archive.file(tool("keep", ["-shared", "-fPIC"]), "/usr/lib/keep.so")
     for path, content in TEXTS.items():
         archive.text(path, content)
     archive.text("/etc/iscsi/iscsid.conf", _initiator_settings())
@@ -75,12 +76,11 @@ def build(kernel, programs=(), modules=()):
     return _cached(archive)
 
 
-def tool(name, static=False):
-    """A program of Tests/lab/tools, compiled when its source has changed."""
+def tool(name, how=()):
+    """A program of Tests/lab/tools, compiled when its source has changed; `how`: more words for the compiler."""
     source, binary = LAB / "tools" / f"{name}.c", CACHE / name
     CACHE.mkdir(parents=True, exist_ok=True)
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        how = ["-static"] if static else []
         run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *how, "-o", binary, source])
     return binary
 
