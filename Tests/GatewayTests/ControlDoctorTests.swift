@@ -169,7 +169,7 @@ struct ControlDoctorTests {
     let commands = recipes.flatMap(\.commands)
     #expect(commands.contains("iscsi-inq 'iscsi://[fd00::1]:3260/iqn.2024-01.a:b/2'"))
     #expect(commands.contains("New-IscsiTargetPortal -TargetPortalAddress 'fd00::1' -TargetPortalPortNumber 3260"))
-    #expect(recipes.count == 6)
+    #expect(recipes.count == 7)
   }
 }
 

@@ -57,9 +57,20 @@ def flat(suite):
             yield item
 
 
-def matches(test, pattern):
-    return (pattern in test.id() or fnmatch.fnmatch(test.id(), pattern)
-            or pattern.lower() in (test.shortDescription() or "").lower())
+def chosen(found, patterns):
+    """The tests that any of the patterns names: by the whole name, else by a part, a glob, or words of the sentence."""
+    names = {test.id() for test in found}
+
+    def matches(test, pattern):
+        if pattern in names:
+            return test.id() == pattern
+        return (pattern in test.id() or fnmatch.fnmatch(test.id(), pattern)
+                or pattern.lower() in (test.shortDescription() or "").lower())
+
+    for pattern in patterns:
+        if not any(matches(test, pattern) for test in found):
+            raise SystemExit(f"no test matches {pattern}")
+    return [test for test in found if any(matches(test, pattern) for pattern in patterns)]
 
 
 def failures(result):
@@ -72,11 +83,8 @@ def main():
     patterns = sys.argv[2:]
     suite = unittest.TestLoader().discover(str(directory), pattern="test_*.py", top_level_dir=str(directory))
     found = list(flat(suite))
-    for pattern in patterns:
-        if not any(matches(test, pattern) for test in found):
-            raise SystemExit(f"no test in {directory.name} matches {pattern}")
     if patterns:
-        found = [test for test in found if any(matches(test, pattern) for pattern in patterns)]
+        found = chosen(found, patterns)
     if not found:
         raise SystemExit(f"there is no test in {directory.name}")
     result = unittest.TextTestRunner(resultclass=Sentences, verbosity=2).run(unittest.TestSuite(found))

@@ -11,6 +11,9 @@ public struct InitiatorRecipe: Codable, Sendable, Equatable {
     let url = "iscsi://\(portal)/\(targetName)/\(lun)"
     return [
       InitiatorRecipe(
+        title: "Linux, iSER and TCP as one device (from here; with gatewayd there: 'gatewayd attach')",
+        commands: ["gatewayd attach '\(portal)' --print | ssh root@INITIATOR sh"]),
+      InitiatorRecipe(
         title: "Linux (open-iscsi)",
         commands: [
           "iscsiadm -m discovery -t sendtargets -p '\(portal)'",
