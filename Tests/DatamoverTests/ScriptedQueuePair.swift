@@ -155,6 +155,8 @@ final class ScriptedQueuePair: QueuePair, @unchecked Sendable {
 
   private func perform(_ entry: Posted) -> UInt32 {
     let work = entry.work
+    // A WRITE of no bytes asks for no key on either side (IBTA's C9-88).
+    if work.operation == .write, work.byteCount == 0 { return 0 }
     if entry.inline == nil, !isRegistered(work.localAddress, work.byteCount, work.localKey) {
       offences.append("\(work.operation) of memory that is not registered")
       return Self.localProtection

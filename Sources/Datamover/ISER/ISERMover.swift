@@ -294,7 +294,8 @@ public final class ISERMover: Mover {
 
   /// The answers that were not signalled complete only with a later one.
   public override func finishSending() {
-    if unsignalledCount > 0 || hasWaiting { outgoing.append(Outgoing(kind: .mark, wantsCompletion: true)) }
+    let isTold = outgoingHead < outgoing.count ? outgoing[outgoing.count - 1].wantsCompletion : unsignalledCount == 0
+    if !isTold { outgoing.append(Outgoing(kind: .mark, wantsCompletion: true)) }
   }
 
   public override func sendResponse(_ header: BasicHeaderSegment, data: [UInt8] = [], advertised: AdvertisedBuffers) {
