@@ -173,9 +173,7 @@ extension Shard {
     while let event = device.takeDeviceEvent() {
       // Whichever shard read it: it concerns them all.
       let context = UInt(bitPattern: device.context)
-      for handle in context == 0 ? [] : self.context.handles {
-        handle.post(.perform { $0.deviceEvent(context, event) })
-      }
+      for handle in self.context.handles { handle.post(.perform { $0.deviceEvent(context, event) }) }
     }
     ring.pollReadable(device.eventDescriptor, token: token)
   }

@@ -22,9 +22,6 @@ public struct VerbsRequest: @unchecked Sendable {
 
   /// Which device it came through.
   public var context: UnsafeMutablePointer<ibv_context>? { id.pointee.verbs }
-  public var deviceName: String {
-    id.pointee.verbs.map { String(cString: ibv_get_device_name($0.pointee.device)) } ?? "?"
-  }
 
   /// Says who hears the events of this connection. Only on the listener's thread, before anybody else has the request.
   public func setOwner(shard: Int) {
