@@ -101,7 +101,7 @@ def main():
             print(f"passed only on its second try: {name}", flush=True)
         broken = failures(second)
     failed = len(broken) + len(result.unexpectedSuccesses)
-    print(f"{directory.name}: {result.testsRun - failed - len(result.skipped)} passed, {failed} failed, "
+    print(f"{directory.name}: {max(result.testsRun - failed - len(result.skipped), 0)} passed, {failed} failed, "
           f"{len(result.skipped)} skipped", flush=True)
     return 1 if failed else 0
 

@@ -1,10 +1,12 @@
 """How the gateway compares with tgt and LIO over the same soft-RoCE, measured in guest instructions.
 
-Not a test of right or wrong: it prints a table. One machine is target and initiator; its clock counts instructions, so
+Not tests of right or wrong: they print tables. One machine is target and initiator; its clock counts instructions, so
 a rate is a length of path (the initiator's, soft-RoCE's and the target's) and repeats, whatever else is going on.
-Run by name: ./dev lab Comparison. GATEWAYD_LAB_ROUNDS=5 alternates so often.
+Run by name: ./dev lab Comparison, and ./dev lab Breakdown for whose share of the path is how large.
+GATEWAYD_LAB_ROUNDS=5 alternates so often.
 """
 
+import contextlib
 import os
 import re
 import statistics
@@ -27,10 +29,29 @@ LIO = "iqn.2026-01.example.lab:lio"
 LIO_ROOT = "/sys/kernel/config/target"
 
 
-class Comparison(unittest.TestCase):
+# Adds up samples with their call chains: what runs below soft-RoCE's functions is soft-RoCE's, whoever it runs for, the
+# rest its process's.
+SHARES = r"""
+function add() { if (who != "") { count[who]++; total++ } }
+/^[^ \t]/ {
+  add(); split($0, words, /  +/); who = "initiator"; is_chain = 0
+  if ($0 ~ /^(shard|gatewayd|tgtd)/) who = "target"
+  if ($0 ~ /^swapper/) who = "idle"
+  next
+}
+/rxe_|_rxe|net_rx_action/ { if (who != "") who = "soft-RoCE" }
+END { add(); for (who in count) printf "%s %.2f\n", who, 100 * count[who] / total }
+"""
+
+
+class Peers(unittest.TestCase):
+    """A machine with the three targets, one at a time."""
+
+    programs = ["tgtd", "tgtadm"]
+
     @classmethod
     def setUpClass(cls):
-        cls.lab = Lab("peers", programs=["tgtd", "tgtadm"], modules=["ib_isert", "iscsi_target_mod", "target_core_mod"])
+        cls.lab = Lab("peers", programs=cls.programs, modules=["ib_isert", "iscsi_target_mod", "target_core_mod"])
         cls.addClassCleanup(cls.lab.close)
         cls.machine = cls.lab.machine("both", megabytes=1024, counted=True)
         cls.machine.ready()
@@ -82,7 +103,9 @@ class Comparison(unittest.TestCase):
                 f"echo 0 >{group}/enable; rm -f {group}/lun/lun_0/ram; rmdir {group}/lun/lun_0 {group}/np/* {group} "
                 f"{LIO_ROOT}/iscsi/{LIO} {LIO_ROOT}/core/rd_mcp_0/ram", 60)
 
-    def measure(self, kind, transport):
+    @contextlib.contextmanager
+    def disk_of(self, kind, transport):
+        """The initiator's block device of a LUN of that target."""
         driver = "iser" if transport == "iser" else "iscsi"
         name, port = {"gatewayd": self.start_gatewayd, "tgt": lambda: self.start_tgt(driver),
                       "lio": lambda: self.start_lio(driver)}[kind]()
@@ -93,14 +116,22 @@ class Comparison(unittest.TestCase):
             device = self.machine.until(
                 "ls -d /sys/class/iscsi_session/session*/device/target*/*/block/* | tail -n 1", 30, "a disk")
             device = "/dev/" + device.strip().rsplit("/", 1)[1]
-            rates = {}
-            for point, options in POINTS.items():
-                line = self.machine.run(f"pace {device} {options}", 300)
-                rates[point] = float(re.search(r"iops (\d+)", line).group(1))
-            return rates
+            # No target's memory is touched for the first time by what is measured, and all have looked around by then.
+            self.machine.run(f"dd if=/dev/zero of={device} bs=1M oflag=direct 2>/dev/null; sleep 3", 120)
+            yield device
         finally:
             self.machine.attempt(f"{node} --logout; {node} -o delete", 60)
             self.stop(kind)
+
+
+class Comparison(Peers):
+    def measure(self, kind, transport):
+        rates = {}
+        with self.disk_of(kind, transport) as device:
+            for point, options in POINTS.items():
+                line = self.machine.run(f"pace {device} {options}", 300)
+                rates[point] = float(re.search(r"iops (\d+)", line).group(1))
+        return rates
 
     def test_compare(self):
         """Rates of gatewayd, tgt and LIO at each point, in virtual time"""
@@ -123,3 +154,28 @@ class Comparison(unittest.TestCase):
                 ratio = statistics.median(first[point]) / median
                 cells.append(f"{median:>8.0f} ±{spread:3.0f}% {ratio:5.2f}x   ")
             print(f"{point:<16}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+class Breakdown(Peers):
+    programs = ["tgtd", "tgtadm", "perf"]
+
+    def test_shares(self):
+        """Whose code the path of an I/O over iSER runs through: soft-RoCE's, the initiator's, the target's"""
+        self.machine.run(f"echo -1 >/proc/sys/kernel/perf_event_paranoid; cat >/run/shares <<'END'\n{SHARES}END")
+        shares = {}
+        for _ in range(ROUNDS):
+            for kind in ("gatewayd", "tgt"):
+                with self.disk_of(kind, "iser") as device:
+                    for point in ("4k read d32", "4k write d32"):
+                        output = self.machine.run(
+                            f"perf record -q -a -g -e cpu-clock -F 20000 -o /run/samples -- pace {device} "
+                            f"{POINTS[point]} >&2 && perf script -i /run/samples -F comm,ip,sym 2>/dev/null | "
+                            "awk -f /run/shares; rm -f /run/samples", 600)
+                        for who, percent in re.findall(r"^(\S+) ([\d.]+)$", output, re.MULTILINE):
+                            shares.setdefault((kind, point), {}).setdefault(who, []).append(float(percent))
+        print()
+        for (kind, point), found in sorted(shares.items()):
+            cells = [f"{who} {statistics.median(values):.1f} % (±{max(values) - min(values):.1f})"
+                     for who, values in sorted(found.items())]
+            print(f"{point} {kind}: {', '.join(cells)}", flush=True)
+        self.assertTrue(all("soft-RoCE" in found for found in shares.values()), shares)

@@ -6,6 +6,7 @@ public struct RDMAReader: Sendable {
   static let connectionManagerPath = "/dev/infiniband/rdma_cm"
   /// A GID table has at most a few hundred entries; each is a file.
   private static let gidsMax = 1024
+  private static let unusedGID = "0000:0000:0000:0000:0000:0000:0000:0000"
 
   /// "", or a tree made for a test.
   var root: String
@@ -130,7 +131,10 @@ public struct RDMAReader: Sendable {
   private func gids(_ port: String, _ layer: RDMAPort.LinkLayer) -> [RDMAGID] {
     let indices = KernelText.names(in: "\(port)/gids").compactMap { Int($0) }.sorted().prefix(Self.gidsMax)
     return indices.compactMap { index in
-      guard let address = KernelText.attribute("\(port)/gids/\(index)").flatMap(Self.gid) else { return nil }
+      // Nearly all of a thousand: they are not taken apart.
+      guard let text = KernelText.attribute("\(port)/gids/\(index)"), text != Self.unusedGID,
+        let address = Self.gid(text)
+      else { return nil }
       let type = KernelText.attribute("\(port)/gid_attrs/types/\(index)")
       let kind: RDMAGID.Kind =
         switch (layer, type) {
