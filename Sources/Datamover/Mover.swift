@@ -1,6 +1,14 @@
 import ISCSI
 import Reactor
 
+/// Somebody whose memory a Put_Data sends from. It must outlive what is lent.
+open class Lender {
+  /// Put_Datas that are not sent yet.
+  public final var lent = 0
+
+  public init() {}
+}
+
 /// The datamover under one iSCSI connection: the waist of RFC 5047 (Datamover Architecture), with its primitives. What the
 /// owner asks for is queued and goes out with `flush`, once a turn of its loop; what has come of it is told by `takeNotices`
 /// or by what the transport's own completions return. The owner knows no transport by name: a difference is a capability.
@@ -36,6 +44,18 @@ public class Mover {
     _ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, offset: UInt32, dataSN: UInt32, isLast: Bool,
     buffer: Buffer?, notice: UInt32, advertised: AdvertisedBuffers
   ) -> UInt32 { preconditionFailure("abstract") }
+
+  /// Whether `lendData` may be used.
+  public var mayBorrow: Bool { false }
+
+  /// Put_Data of a whole transfer from memory that is not the pool's, and may change while it is sent. The lender's count
+  /// goes up, and down again once it is sent.
+  public func lendData(_ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, lender: Lender) {
+    preconditionFailure("abstract")
+  }
+
+  /// Whether something lent by this one is not sent yet.
+  public func borrows(from lender: Lender) -> Bool { false }
 
   /// Get_Data: what an R2T asks for.
   /// - Parameters:

@@ -1,11 +1,11 @@
 /// The device server (SAM-5 §4.8.4): decides what becomes of each command, from the command table, the logical unit
-/// and the nexus. It moves no data and waits for nothing; it is a value that shards copy, and a new one is given to
-/// them when the port groups change.
+/// and the nexus. It moves no data and waits for nothing; it never changes, and shards are given a new one when the
+/// port groups do.
 ///
 /// Order of refusals: LUN, operation code, unit attention, ALUA state, reservation, medium and write protection, then
 /// the fields of the CDB, then the range (SAM-5 §5.3.3 leaves it open but for the unit attention and the
 /// reservation).
-public struct DeviceServer: Sendable {
+public final class DeviceServer: Sendable {
   /// The longest parameter list that is collected, in bytes.
   public static let parameterBytesMax = 64 << 10
 

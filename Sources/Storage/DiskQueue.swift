@@ -54,6 +54,8 @@ public final class LocalCompletions {
 /// A disk as one thread reaches it.
 public final class DiskQueue {
   public let disk: Disk
+  /// Where its bytes are, if they may be read and written there without a request: a disk in memory without fault rules.
+  public let memory: UnsafeMutableRawPointer?
   private let ring: Ring
   private let local: LocalCompletions
   /// Fixed-file slot, or the plain descriptor.
@@ -64,6 +66,7 @@ public final class DiskQueue {
   /// - Parameter slot: a free slot of the ring's fixed-file table, or nil.
   public init(disk: Disk, ring: Ring, local: LocalCompletions, slot: UInt32?) {
     self.disk = disk
+    if case .memory(let base) = disk.backend, disk.faults == nil { memory = base } else { memory = nil }
     self.ring = ring
     self.local = local
     if let fd = disk.descriptor, let slot, ring.setFile(fd, slot: slot) {

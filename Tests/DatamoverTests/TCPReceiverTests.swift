@@ -229,6 +229,26 @@ struct TCPReceiverTests {
     #expect(room.elementsEqual(pdu.data))
   }
 
+  @Test("A data segment may stay in the input if all of its PDU is there", arguments: [false, true])
+  func segmentInInput(dataDigest: Bool) {
+    let pdu = TestPDU(1, dataBytes: 99)
+    let stream = pdu.bytes(headerDigest: false, dataDigest: dataDigest)
+    for missing in 0...1 {
+      let receiver = ReceiverBench()
+      receiver.receiver.dataDigest = dataDigest
+      stream.withUnsafeBytes { bytes in
+        var input = UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - missing)])
+        #expect(receiver.next(&input) == .placement)
+        let segment = receiver.receiver.segment(in: input)
+        #expect((segment == nil) == (missing == 1))
+        guard let segment else { return }
+        receiver.place(at: nil)
+        #expect(receiver.next(&input) == .pdu)
+        #expect(UnsafeRawBufferPointer(start: segment, count: 99).elementsEqual(pdu.data))
+      }
+    }
+  }
+
   @Test("Digests that are agreed upon between two PDUs hold from the next one on")
   func digestsLater() {
     let receiver = ReceiverBench()

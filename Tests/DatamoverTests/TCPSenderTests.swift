@@ -236,6 +236,34 @@ struct TCPSenderTests {
     #expect(!bench.complete(100))
   }
 
+  @Test("What is lent is sent from where it lies, however long it is, and is on loan until all of it is sent")
+  func lent() throws {
+    let bench = try SenderBench()
+    bench.sender.segmentBytesMax = 65536
+    let (first, second) = (Lender(), Lender())
+    let bytes = (0..<3_000_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+    bytes.withUnsafeBytes { memory in
+      for (lender, offset, count) in [(first, 0, 4096), (second, 512, 2_500_000), (first, 4096, 1)] {
+        bench.sender.enqueueLent(
+          .dataIn(initiatorTaskTag: 1), payload: memory.baseAddress! + offset, count: count, lender: lender)
+      }
+      #expect(first.lent == 2 && second.lent == 1 && bench.sender.borrows(from: first))
+      bench.sender.flush(ring: bench.ring, batches: bench.batches, expCmdSN: 1, maxCmdSN: 2)
+      #expect(first.lent == 2 && bench.sender.borrows(from: first) && bench.sender.borrows(from: second))
+      let (stream, messages) = bench.drain()
+      #expect(messages > 1 && first.lent == 0 && second.lent == 0 && !bench.sender.borrows(from: second))
+      let result = receive(stream, pieces: [])
+      let expected = bytes[..<4096] + bytes[512..<2_500_512] + bytes[4096..<4097]
+      #expect(result.fault == nil && result.pdus.flatMap(\.data) == Array(expected))
+      // Given back also when nothing comes of it.
+      bench.sender.enqueueLent(
+        .dataIn(initiatorTaskTag: 1), payload: memory.baseAddress!, count: 4096, lender: first)
+      #expect(first.lent == 1)
+      bench.sender.discard(pool: bench.pool)
+      #expect(first.lent == 0 && !bench.sender.borrows(from: first))
+    }
+  }
+
   @Test("What is discarded gives its buffers back and tells its owners, also a run that was cut in part")
   func discard() throws {
     let bench = try SenderBench()

@@ -87,6 +87,29 @@ struct GatewayTests {
     }
   }
 
+  @Test(
+    "COMPARE AND WRITE waits for reads that are being sent from the disk's memory, but not for who takes nothing",
+    arguments: [true, false])
+  func atomicBesideReads(isTaken: Bool) throws {
+    _ = try Self.run(["memory:64M"], threads: 2) { gateway, port in
+      let reader = try SmallInitiator(port: port, target: Self.target, name: "iqn.2026-01.example:reader")
+      let writer = try SmallInitiator(port: port, target: Self.target, name: "iqn.2026-01.example:writer")
+      for initiator in [reader, writer] { try initiator.ready() }
+      // Far more than sockets hold.
+      for _ in 0..<40 { try reader.post([0x28, 0, 0, 0, 0, 0, 0, 0x08, 0, 0], read: 1 << 20) }
+      usleep(200_000)
+      var cdb = [UInt8](repeating: 0, count: 16)
+      (cdb[0], cdb[13]) = (0x89, 1)
+      let data = [UInt8](repeating: 0, count: 512) + [UInt8](repeating: 7, count: 512)
+      try writer.post(cdb, write: data)
+      if isTaken { #expect(try reader.answers(40).allSatisfy { $0 == 0 }) }
+      #expect(try writer.answers(1) == [0])
+      #expect(try writer.read(512, block: 0).data == Array(data[512...]))
+      for _ in 0..<2000 where gateway.sessions().count != (isTaken ? 2 : 1) { usleep(1000) }
+      #expect(gateway.sessions().count == (isTaken ? 2 : 1))
+    }
+  }
+
   @Test("A login to another target's name is refused, and leaves nothing behind")
   func wrongTarget() throws {
     _ = try Self.run(["null:1G"], threads: 1) { gateway, port in

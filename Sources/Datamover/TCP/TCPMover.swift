@@ -26,6 +26,7 @@ public final class TCPMover: Mover {
   /// The PDU at hand.
   public var header: BasicHeaderSegment { receiver.header }
   public func next(_ input: inout UnsafeRawBufferPointer) -> TCPReceiver.Event { receiver.next(&input) }
+  public func segment(in input: UnsafeRawBufferPointer) -> UnsafeRawPointer? { receiver.segment(in: input) }
   public func place(at base: UnsafeMutableRawPointer?) { receiver.place(at: base) }
   public func directPlace(minimum: Int) -> UnsafeMutableRawBufferPointer? { receiver.directPlace(minimum: minimum) }
   public func didReceive(count: Int) { receiver.didReceive(count: count) }
@@ -44,6 +45,15 @@ public final class TCPMover: Mover {
       header, payload: payload, count: count, offset: offset, dataSN: dataSN, isLast: isLast, buffer: buffer,
       notice: notice)
   }
+
+  /// A digest would be that of what the memory held before.
+  public override var mayBorrow: Bool { !sender.dataDigest }
+
+  public override func lendData(_ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, lender: Lender) {
+    sender.enqueueLent(header, payload: payload, count: count, lender: lender)
+  }
+
+  public override func borrows(from lender: Lender) -> Bool { sender.borrows(from: lender) }
 
   public override func getData(
     _ readyToTransfer: BasicHeaderSegment, into destination: UnsafeMutableRawPointer, buffer: Buffer,

@@ -114,6 +114,13 @@ public struct TCPReceiver: ~Copyable {
     phase = .data
   }
 
+  /// Before `place(at:)`: where the data segment is, if it and what follows it lie whole in `input`. Its owner may then leave it
+  /// there (nil is its place) and read it before it takes more input.
+  public func segment(in input: UnsafeRawBufferPointer) -> UnsafeRawPointer? {
+    let length = header.dataSegmentLength
+    return input.count >= length + (-length & 3) + (dataDigest ? 4 : 0) ? input.baseAddress : nil
+  }
+
   private mutating func takeData(_ input: inout UnsafeRawBufferPointer) {
     let count = min(header.dataSegmentLength - dataDone, input.count)
     if count > 0 {

@@ -24,6 +24,8 @@ public final class SendBatch {
   var owned: [UnsafeMutableRawPointer] = []
   /// Owners that want to hear of it.
   var notices: [UInt32] = []
+  /// Whose memory it sends from, and how many Put_Datas of each.
+  var loans: [(lender: Unmanaged<Lender>, count: Int)] = []
 
   init() {
     vectors = .allocate(capacity: Self.vectorsMax)
@@ -46,6 +48,19 @@ public final class SendBatch {
     totalBytes = 0
     buffers.removeAll(keepingCapacity: true)
     notices.removeAll(keepingCapacity: true)
+    loans.removeAll(keepingCapacity: true)
+  }
+
+  func addLoan(_ lender: Unmanaged<Lender>) {
+    if let last = loans.indices.last, loans[last].lender.toOpaque() == lender.toOpaque() {
+      loans[last].count += 1
+    } else {
+      loans.append((lender, 1))
+    }
+  }
+
+  func giveBackLoans() {
+    for loan in loans { loan.lender._withUnsafeGuaranteedRef { $0.lent -= loan.count } }
   }
 
   func freeOwned() {
@@ -132,6 +147,8 @@ public struct TCPSender: ~Copyable {
     var statusFlags: UInt32 = 0
     /// Control payloads are copied to memory of their own.
     var ownsPayload = false
+    /// Not counted: it stays as long as something of it is lent.
+    var lender: Unmanaged<Lender>?
   }
 
   private var items: [Item] = []
@@ -208,6 +225,23 @@ public struct TCPSender: ~Copyable {
     return dataSN &+ pdus
   }
 
+  /// Queues Data-In with status for a whole transfer, sent from the lender's memory.
+  public mutating func enqueueLent(
+    _ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, lender: Lender
+  ) {
+    _ = enqueueRun(
+      header, payload: payload, count: count, offset: 0, dataSN: 0, isLast: true, buffer: nil, notice: 0)
+    items[items.count - 1].lender = Unmanaged.passUnretained(lender)
+    lender.lent += 1
+  }
+
+  /// Whether something lent by this one is not sent yet.
+  public func borrows(from lender: Lender) -> Bool {
+    let lender = Unmanaged.passUnretained(lender).toOpaque()
+    return items[head...].contains { $0.lender?.toOpaque() == lender }
+      || batch?.loans.contains { $0.lender.toOpaque() == lender } ?? false
+  }
+
   private var burst: Int { burstBytesMax & ~3 }
 
   /// Length of the PDU at a transfer offset: no more than the initiator takes, not over the end of a burst.
@@ -278,6 +312,7 @@ public struct TCPSender: ~Copyable {
     head += 1
     if let buffer = item.buffer { batch.buffers.append(buffer) }
     if item.notice != 0 { batch.notices.append(item.notice) }
+    if let lender = item.lender { batch.addLoan(lender) }
     if item.ownsPayload {
       batch.owned.append(UnsafeMutableRawPointer(mutating: item.payload!))
       ownedBytes -= item.count
@@ -292,6 +327,7 @@ public struct TCPSender: ~Copyable {
     let isWhole = Int(result) == batch.totalBytes
     for buffer in batch.buffers { pool.give(buffer) }
     batch.freeOwned()
+    batch.giveBackLoans()
     if !batch.notices.isEmpty { notices += batch.notices }
     batches.give(batch)
     return isWhole
@@ -312,6 +348,7 @@ public struct TCPSender: ~Copyable {
     for item in items[head...] {
       if let buffer = item.buffer { pool.give(buffer) }
       if item.notice != 0 { notices.append(item.notice) }
+      if let lender = item.lender { lender._withUnsafeGuaranteedRef { $0.lent -= 1 } }
       if item.ownsPayload { UnsafeMutableRawPointer(mutating: item.payload!).deallocate() }
     }
     items.removeAll()

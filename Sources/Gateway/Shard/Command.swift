@@ -36,8 +36,13 @@ struct Command {
   /// The datamover's: where the initiator has the data.
   var advertised = AdvertisedBuffers()
 
-  /// Index of the unit's port in the shard; -1: none.
+  /// Index of the unit's port in the shard; -1: none. With it, log2 of the bytes of a block.
   var port: Int32 = -1
+  var blockShift: UInt8 = 0
+  /// The objects behind `connection` and `port`, nil where these are -1. Not counted, as atomic operations are most of what a
+  /// short command costs: the shard's tables keep both for as long as a command names them.
+  var owner: Unmanaged<Connection>?
+  var unitPort: Unmanaged<UnitPort>?
   var plan = Plan.none
   var operation = MediumOperation(.flush, lba: 0, blocks: 0)
   /// Bytes the operation asks of the initiator or has for it, and what of these the initiator's expectation lets through.
@@ -140,7 +145,7 @@ enum OperationCode {
 }
 
 /// A logical unit as one shard reaches it. It outlives its removal until the last command has let go.
-final class UnitPort {
+final class UnitPort: Lender {
   let export: Export
   let queue: DiskQueue
   /// Fixed-file slot to give back.

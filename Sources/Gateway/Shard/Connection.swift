@@ -20,6 +20,8 @@ final class Connection {
     case none
     /// Immediate data of a SCSI Command.
     case immediate(Buffer)
+    /// The same, where it was received: there for as long as its command is being looked at.
+    case received(UnsafeRawPointer)
     /// A piece that waits for data.
     case piece(index: Int, generation: UInt32)
     /// Login, text, ping.

@@ -12,17 +12,13 @@ import Reactor
 /// gave back: an initiator may serve the R2Ts of one command to its end before it looks at those of others, whose buffers
 /// do not come back before. A disk that hangs gives nothing back, so it gains nothing by that.
 extension Shard {
-  @inline(__always)
-  private func port(of index: Int) -> UnitPort? {
-    let port = commands[index].pointee.port
-    return port >= 0 ? ports[Int(port)] : nil
-  }
+  private func port(of index: Int) -> UnitPort? { commands[index].pointee.unitPort?.takeUnretainedValue() }
 
   /// Whether the unit of a command may have `bytes` more.
   @inline(__always)
   func mayHold(_ bytes: Int, for index: Int) -> Bool {
-    guard let port = port(of: index) else { return true }
-    return Self.mayHold(bytes, port, free: pool.bytesFree)
+    guard let port = commands[index].pointee.unitPort else { return true }
+    return port._withUnsafeGuaranteedRef { Self.mayHold(bytes, $0, free: pool.bytesFree) }
   }
 
   @inline(__always)
@@ -35,8 +31,11 @@ extension Shard {
   func take(_ bytes: Int, for index: Int) -> Buffer? { mayHold(bytes, for: index) ? pool.take(bytes) : nil }
 
   /// Counts a buffer that a piece has from now on.
+  @inline(__always)
   func count(_ buffer: Buffer, with number: Int) {
-    if let port = port(of: Int(pieces[number].pointee.command)) { count(buffer, with: number, at: port) }
+    commands[Int(pieces[number].pointee.command)].pointee.unitPort?._withUnsafeGuaranteedRef {
+      count(buffer, with: number, at: $0)
+    }
   }
 
   @inline(__always)
@@ -49,10 +48,12 @@ extension Shard {
   @inline(__always)
   func uncount(_ number: Int) {
     let piece = pieces[number]
-    guard piece.pointee.heldBytes > 0, let port = port(of: Int(piece.pointee.command)) else { return }
-    port.heldBytes -= Int(piece.pointee.heldBytes)
-    piece.pointee.heldBytes = 0
-    if !port.waiters.isEmpty { mayRetryShares = true }
+    guard piece.pointee.heldBytes > 0 else { return }
+    commands[Int(piece.pointee.command)].pointee.unitPort?._withUnsafeGuaranteedRef { port in
+      port.heldBytes -= Int(piece.pointee.heldBytes)
+      piece.pointee.heldBytes = 0
+      if !port.waiters.isEmpty { mayRetryShares = true }
+    }
   }
 
   /// Whether a piece continues what its command has begun.
@@ -66,7 +67,14 @@ extension Shard {
 
   /// Gives the piece its buffer; false when it must wait for one.
   func equip(_ number: Int, bytes: Int) -> Bool {
-    let port = port(of: Int(pieces[number].pointee.command))
+    guard let port = commands[Int(pieces[number].pointee.command)].pointee.unitPort else {
+      return equip(number, bytes: bytes, at: nil)
+    }
+    return port._withUnsafeGuaranteedRef { equip(number, bytes: bytes, at: $0) }
+  }
+
+  @inline(__always)
+  private func equip(_ number: Int, bytes: Int, at port: UnitPort?) -> Bool {
     let hasShare = port.map { ($0.waiters.isEmpty || continues(number)) && mayEquip(number, bytes, at: $0) } ?? true
     if hasShare, let buffer = pool.take(bytes) {
       pieces[number].pointee.buffer = buffer

@@ -16,10 +16,12 @@ enum ColdState {
 /// SCSI commands: from their PDU to the device server, and from its answer to a response.
 extension Shard {
   func scsiCommand(_ connection: Connection, _ header: BasicHeaderSegment) {
+    defer { received = nil }
     var immediate: Buffer?
     var isDropped = false
     switch connection.placement {
     case .immediate(let buffer): immediate = buffer
+    case .received(let data): received = data
     case .dropped: isDropped = true
     case .none, .piece, .control: break
     }
@@ -49,6 +51,7 @@ extension Shard {
     command.pointee = Command()
     command.pointee.generation = generation
     command.pointee.connection = Int32(connection.index)
+    command.pointee.owner = Unmanaged.passUnretained(connection)
     command.pointee.initiatorTaskTag = header.initiatorTaskTag
     command.pointee.lun = header.lun
     command.pointee.cdb = CDB(
@@ -91,7 +94,7 @@ extension Shard {
   private func execute(_ index: Int, _ connection: Connection, _ immediate: Buffer?) {
     guard let nexus = connection.nexus else { return }
     let disposition = configuration.deviceServer.execute(request(index), nexus: nexus, map: connection.units)
-    act(on: disposition, index, immediate)
+    act(on: disposition, index, connection, immediate)
   }
 
   @inline(__always)
@@ -103,19 +106,19 @@ extension Shard {
   }
 
   /// Carries out what the device server said. `immediate` is the command's immediate data, this function's to give on.
-  func act(on disposition: Disposition, _ index: Int, _ immediate: Buffer?) {
+  func act(on disposition: Disposition, _ index: Int, _ connection: Connection, _ immediate: Buffer?) {
     switch disposition {
     case .medium(let operation, let unit):
-      guard attach(index, unit) else {
+      guard let port = attach(index, unit) else {
         if let immediate { pool.give(immediate) }
         return fail(index, Sense(.illegalRequest, 0x2500))
       }
       // A disk that gives nothing back must not take the memory of all by way of commands that are tried again and again.
-      if ports[Int(commands[index].pointee.port)]!.quarantined >= UnitPort.quarantinedMax {
+      if port.quarantined >= UnitPort.quarantinedMax {
         if let immediate { pool.give(immediate) }
         return finish(index, .busy, transferred: 0, actual: 0)
       }
-      return start(operation, index, immediate)
+      return start(operation, index, connection, port, immediate)
     case .dataOut(let byteCount):
       cold[index] = .parameters
       return collect(index, byteCount: byteCount, immediate)
@@ -127,7 +130,7 @@ extension Shard {
     case .checkCondition(let sense): fail(index, sense)
     case .dataIn(let bytes): answer(index, bytes)
     case .unmap(let extents, let unit):
-      guard attach(index, unit) else { return fail(index, Sense(.illegalRequest, 0x2500)) }
+      guard attach(index, unit) != nil else { return fail(index, Sense(.illegalRequest, 0x2500)) }
       cold[index] = .unmap(extents, done: 0)
       startSimple(index, MediumOperation(.writeZeroes, lba: 0, blocks: 0, mayUnmap: true))
     case .reservationChange(let change, let unit):
@@ -136,21 +139,23 @@ extension Shard {
     }
   }
 
-  /// Ties a command to its unit's port; false if the unit is no longer exported.
-  private func attach(_ index: Int, _ unit: LogicalUnit) -> Bool {
+  /// Ties a command to its unit's port; nil if the unit is no longer exported.
+  private func attach(_ index: Int, _ unit: LogicalUnit) -> UnitPort? {
     let number = Int(unit.number)
     guard number < portOfLUN.count, portOfLUN[number] >= 0, let port = ports[Int(portOfLUN[number])],
       port.export.unit === unit
-    else { return false }
+    else { return nil }
     if commands[index].pointee.port < 0 {
       commands[index].pointee.port = portOfLUN[number]
+      commands[index].pointee.unitPort = Unmanaged.passUnretained(port)
+      commands[index].pointee.blockShift = UInt8(port.blockShift)
       port.commands += 1
     }
-    return true
+    return port
   }
 
   private func changeReservation(_ index: Int, _ change: ReservationChange, _ unit: LogicalUnit) {
-    guard attach(index, unit), let port = ports[Int(commands[index].pointee.port)] else {
+    guard let port = attach(index, unit) else {
       unit.abandon(change)
       return fail(index, Sense(.illegalRequest, 0x2500))
     }
@@ -233,8 +238,11 @@ extension Shard {
   ///   - transferred: bytes that moved.
   ///   - actual: bytes that would have moved, had the initiator expected them.
   func finish(_ index: Int, _ status: Status, transferred: UInt64, actual: UInt64) {
+    commands[index].pointee.owner?._withUnsafeGuaranteedRef { finish(index, $0, status, actual: actual) }
+  }
+
+  private func finish(_ index: Int, _ connection: Connection, _ status: Status, actual: UInt64) {
     let command = commands[index]
-    guard let connection = connections[Int(command.pointee.connection)] else { return }
     var header = BasicHeaderSegment.scsiResponse(
       initiatorTaskTag: command.pointee.initiatorTaskTag, status: status.rawValue,
       residual: Residual(expected: UInt64(command.pointee.expected), actual: actual),
@@ -272,8 +280,16 @@ extension Shard {
 
   @inline(__always)
   private func count(_ index: Int, _ connection: Connection, isGood: Bool) {
+    if let port = commands[index].pointee.unitPort {
+      port._withUnsafeGuaranteedRef { count(index, connection, $0, isGood: isGood) }
+    } else {
+      count(index, connection, nil, isGood: isGood)
+    }
+  }
+
+  @inline(__always)
+  private func count(_ index: Int, _ connection: Connection, _ port: UnitPort?, isGood: Bool) {
     let command = commands[index]
-    let port = command.pointee.port >= 0 ? ports[Int(command.pointee.port)] : nil
     if !isGood {
       connection.failedCommands &+= 1
       port?.failedCommands &+= 1
@@ -296,8 +312,8 @@ extension Shard {
 
   /// The end of a read whose status went with its data.
   @inline(__always)
-  func finishRead(_ index: Int, _ connection: Connection) {
-    count(index, connection, isGood: true)
+  func finishRead(_ index: Int, _ connection: Connection, _ port: UnitPort) {
+    count(index, connection, port, isGood: true)
     free(index)
   }
 
@@ -332,21 +348,24 @@ extension Shard {
     let command = commands[index]
     precondition(command.pointee.diskCount == 0, "a command freed under a disk request")
     if command.pointee.firstPiece >= 0 { freePieces(index) }
-    if command.pointee.connection >= 0, let connection = connections[Int(command.pointee.connection)] {
+    command.pointee.owner?._withUnsafeGuaranteedRef { connection in
       if command.pointee.holdsWindow { connection.window.release() }
       unlink(index, connection)
     }
     if command.pointee.hold != 0 { releaseHold(index) }
     if command.pointee.plan == .simple || command.pointee.plan == .collect { forgetCold(index) }
-    let port = command.pointee.port
     command.pointee.generation &+= 1
     command.pointee.connection = -1
+    command.pointee.owner = nil
     commands.give(index)
-    if port >= 0, let unitPort = ports[Int(port)] {
-      unitPort.commands -= 1
-      if commands[index].pointee.isQuarantined { unitPort.quarantined -= 1 }
-      if unitPort.isRemoved { disposeIfUnused(Int(port)) }
+    guard let unitPort = command.pointee.unitPort else { return }
+    command.pointee.unitPort = nil
+    let isRemoved = unitPort._withUnsafeGuaranteedRef { port in
+      port.commands -= 1
+      if command.pointee.isQuarantined { port.quarantined -= 1 }
+      return port.isRemoved
     }
+    if isRemoved { disposeIfUnused(Int(command.pointee.port)) }
   }
 
   private func forgetCold(_ index: Int) {

@@ -18,6 +18,8 @@ struct QuietWaiter {
   var export: Export
   var range: Range<UInt64>
   var exceptCommand: Int
+  /// When those are ended who do not take what is sent from the disk's memory.
+  var deadline: UInt64
   var done: () -> Void
 }
 
@@ -236,7 +238,7 @@ extension Shard {
       let disposition = configuration.deviceServer.resume(
         request(index), nexus: nexus, map: connection.units,
         parameters: data)
-      return act(on: disposition, index, nil)
+      return act(on: disposition, index, connection, nil)
     }
     command.pointee.completed = command.pointee.limit
     switch command.pointee.operation.kind {
@@ -440,7 +442,10 @@ extension Shard {
 
   /// Calls `done` once no disk request of this shard touches the range, but those of one command.
   func whenQuiet(_ export: Export, _ range: Range<UInt64>, except command: Int, _ done: @escaping () -> Void) {
-    quietWaiters.append(QuietWaiter(export: export, range: range, exceptCommand: command, done: done))
+    let deadline = now + Self.loanNs
+    quietWaiters.append(
+      QuietWaiter(export: export, range: range, exceptCommand: command, deadline: deadline, done: done))
+    if isLending(export) { scheduleTick(at: deadline) }
     checkQuiet()
   }
 
@@ -448,11 +453,13 @@ extension Shard {
     let waiters = quietWaiters
     quietWaiters = []
     for waiter in waiters {
+      if waiter.deadline <= now, isLending(waiter.export) { recallLoans(waiter.export) }
       if touches(waiter) { quietWaiters.append(waiter) } else { waiter.done() }
     }
   }
 
   private func touches(_ waiter: QuietWaiter) -> Bool {
+    if isLending(waiter.export) { return true }
     for number in 0..<pieces.used where pieces[number].pointee.state == .disk {
       let index = Int(pieces[number].pointee.command)
       guard index != waiter.exceptCommand, commands[index].pointee.port >= 0,
@@ -465,11 +472,32 @@ extension Shard {
     return false
   }
 
+  /// How long somebody may be kept waiting by an initiator that does not take what it read.
+  private static let loanNs: UInt64 = 2_000_000_000
+
+  /// Whether something is sent from the memory of this disk: it is being read there still.
+  private func isLending(_ export: Export) -> Bool {
+    ports.contains { port in port?.export === export && port!.lent > 0 }
+  }
+
+  /// Ends the connections that do not take what is sent from the memory of this disk.
+  private func recallLoans(_ export: Export) {
+    for case let port? in ports where port.export === export && port.lent > 0 {
+      for case let connection? in connections where connection.isOpen && connection.mover.borrows(from: port) {
+        if now - connection.sendingSince >= Self.loanNs {
+          close(connection, "it does not take its answers, and others wait for the disk")
+        } else {
+          scheduleTick(at: connection.sendingSince + Self.loanNs)
+        }
+      }
+    }
+  }
+
   /// All that a command may touch on its disk.
   func diskRange(_ index: Int) -> Range<UInt64> {
     let operation = commands[index].pointee.operation
     if case .unmap? = cold[index] { return 0..<UInt64.max }
     let start = diskOffset(index)
-    return start..<start + max(operation.blocks << ports[Int(commands[index].pointee.port)]!.blockShift, 1)
+    return start..<start + max(operation.blocks << UInt64(commands[index].pointee.blockShift), 1)
   }
 }

@@ -299,7 +299,7 @@ extension Shard {
       pieces[number].pointee.isReceiving = false
       let index = Int(pieces[number].pointee.command)
       if commands[index].pointee.isAborted { finishAborted(index) }
-    case .none, .control, .dropped: break
+    case .none, .control, .dropped, .received: break
     }
   }
 

@@ -97,18 +97,24 @@ extension Shard {
     while connection.isOpen, !connection.closesAfterSend {
       switch mover.next(&input) {
       case .needMore: return
-      case .placement: mover.place(at: place(connection, mover.header))
+      case .placement: mover.place(at: place(connection, mover.header, mover.segment(in: input)))
       case .pdu: controlNotify(connection, mover.header)
       case .failed(let fault): return close(connection, "stream error: \(fault)")
       }
     }
   }
 
-  /// Decides where the data segment of the PDU at hand goes; nil: it is dropped.
-  private func place(_ connection: Connection, _ header: BasicHeaderSegment) -> UnsafeMutableRawPointer? {
+  /// Decides where the data segment of the PDU at hand goes; nil: it is dropped, or stays where it is.
+  private func place(
+    _ connection: Connection, _ header: BasicHeaderSegment, _ segment: UnsafeRawPointer?
+  ) -> UnsafeMutableRawPointer? {
     if isControlData(connection, header) { return placeControl(connection, header.dataSegmentLength) }
     switch header.opcode {
     case .scsiCommand:
+      if let segment {
+        connection.placement = .received(segment)
+        return nil
+      }
       if let buffer = pool.take(immediateBufferBytes(header)) {
         connection.placement = .immediate(buffer)
         return buffer.base

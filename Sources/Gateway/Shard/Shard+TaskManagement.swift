@@ -149,6 +149,7 @@ extension Shard {
       unlink(index, connection)
     }
     command.pointee.connection = -1
+    command.pointee.owner = nil
     if command.pointee.diskCount > 0, let port = ports[Int(command.pointee.port)] {
       command.pointee.isQuarantined = true
       port.quarantined += 1

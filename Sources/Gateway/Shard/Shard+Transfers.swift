@@ -14,9 +14,10 @@ extension Shard {
 
   /// Starts a medium operation. `immediate` holds the command's immediate data.
   @inline(__always)
-  func start(_ operation: MediumOperation, _ index: Int, _ immediate: Buffer?) {
+  func start(
+    _ operation: MediumOperation, _ index: Int, _ connection: Connection, _ port: UnitPort, _ immediate: Buffer?
+  ) {
     let command = commands[index]
-    guard let port = ports[Int(command.pointee.port)] else { return }
     command.pointee.operation = operation
     switch operation.kind {
     case .read:
@@ -26,7 +27,10 @@ extension Shard {
       command.pointee.transferBytes = bytes
       command.pointee.limit = command.pointee.isRead ? min(bytes, UInt64(command.pointee.expected)) : 0
       if command.pointee.limit == 0 { return finish(index, .good, transferred: 0, actual: bytes) }
-      advanceRead(index)
+      if let memory = port.queue.memory, connection.mover.mayBorrow, port.export.holds.isEmpty {
+        return lend(memory, index, connection, port)
+      }
+      advanceRead(index, port)
     case .write, .writeAndVerify, .compare, .orWrite:
       let bytes = operation.dataOutBlocks << port.blockShift
       let expected = command.pointee.isWrite ? UInt64(command.pointee.expected) : 0
@@ -34,6 +38,13 @@ extension Shard {
       command.pointee.transferBytes = bytes
       // Only whole blocks can be written: what is left of a short expectation is dropped.
       command.pointee.limit = (min(bytes, expected) >> port.blockShift) << port.blockShift
+      if operation.kind == .write, let received, let memory = port.queue.memory, port.export.holds.isEmpty,
+        command.pointee.limit == bytes, command.pointee.unsolicited == UInt32(bytes)
+      {
+        (memory + Int(diskOffset(index))).copyMemory(from: received, byteCount: Int(bytes))
+        command.pointee.completed = bytes
+        return finish(index, .good, transferred: bytes, actual: bytes)
+      }
       startWrite(index, immediate)
     case .compareRepeated, .compareAndWrite, .writeSame:
       collect(index, byteCount: Int(operation.dataOutBlocks << port.blockShift), immediate)
@@ -130,10 +141,25 @@ extension Shard {
 
   // MARK: Medium to initiator
 
-  /// Starts as many pieces as may be under way.
-  private func advanceRead(_ index: Int) {
+  /// A read of a disk in memory is sent from where its data lies. Its range is not held by anybody, and nobody gets to hold
+  /// one before it is sent.
+  private func lend(_ memory: UnsafeMutableRawPointer, _ index: Int, _ connection: Connection, _ port: UnitPort) {
     let command = commands[index]
-    let mask = UInt64(1) << ports[Int(command.pointee.port)]!.blockShift - 1
+    var header = BasicHeaderSegment.dataIn(initiatorTaskTag: command.pointee.initiatorTaskTag)
+    addStatus(
+      &header, connection,
+      Residual(expected: UInt64(command.pointee.expected), actual: command.pointee.transferBytes))
+    command.pointee.completed = command.pointee.limit
+    connection.mover.lendData(
+      header, payload: memory + Int(diskOffset(index)), count: Int(command.pointee.limit), lender: port)
+    touch(connection)
+    finishRead(index, connection, port)
+  }
+
+  /// Starts as many pieces as may be under way.
+  private func advanceRead(_ index: Int, _ port: UnitPort) {
+    let command = commands[index]
+    let mask = UInt64(1) << port.blockShift - 1
     // Nothing behind a piece that waits for its buffer: it would hold one that cannot be sent before.
     while command.pointee.issued < command.pointee.limit, command.pointee.pieceCount < Int32(Self.readPiecesMax),
       command.pointee.lastPiece < 0 || pieces[Int(command.pointee.lastPiece)].pointee.state != .waiting
@@ -162,13 +188,12 @@ extension Shard {
   @inline(__always)
   func diskOffset(_ index: Int) -> UInt64 {
     let command = commands[index]
-    return command.pointee.operation.lba << ports[Int(command.pointee.port)]!.blockShift
+    return command.pointee.operation.lba << UInt64(command.pointee.blockShift)
   }
 
   /// Sends what is read, in order; the last run carries the status.
-  private func sendReady(_ index: Int) {
+  private func sendReady(_ index: Int, _ connection: Connection, _ port: UnitPort) {
     let command = commands[index]
-    guard let connection = connections[Int(command.pointee.connection)] else { return }
     var current = command.pointee.firstPiece
     while current >= 0, pieces[Int(current)].pointee.state == .sending { current = pieces[Int(current)].pointee.next }
     while current >= 0, pieces[Int(current)].pointee.state == .ready {
@@ -196,7 +221,7 @@ extension Shard {
       piece.pointee.state = .sending
       command.pointee.completed += UInt64(length)
       touch(connection)
-      if isOnly { return finishRead(index, connection) }
+      if isOnly { return finishRead(index, connection, port) }
     }
   }
 
@@ -209,16 +234,19 @@ extension Shard {
     let command = commands[index]
     if command.pointee.isAborted { return finishAborted(index) }
     if command.pointee.hasFailed { return failIfQuiet(index) }
+    guard let port = ports[Int(command.pointee.port)], command.pointee.connection >= 0,
+      let connection = connections[Int(command.pointee.connection)]
+    else {
+      if command.pointee.pieceCount == 0 { free(index) }
+      return
+    }
     if command.pointee.completed == command.pointee.limit {
       guard command.pointee.pieceCount == 0 else { return }
-      guard command.pointee.connection >= 0, let connection = connections[Int(command.pointee.connection)] else {
-        return free(index)
-      }
-      return finishRead(index, connection)
+      return finishRead(index, connection, port)
     }
     // What is read already goes out first: starting more may end the command.
-    sendReady(index)
-    advanceRead(index)
+    sendReady(index, connection, port)
+    advanceRead(index, port)
   }
 
   // MARK: Initiator to medium
@@ -230,8 +258,13 @@ extension Shard {
       return finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
     }
     let length = Int(min(command.pointee.limit, UInt64(BufferPool.pieceBytes)))
+    var immediate = immediate
+    if let received {
+      immediate = take(length, for: index)
+      immediate?.base.copyMemory(from: received, byteCount: min(Int(command.pointee.unsolicited), length))
+    }
     // What came with the command cannot wait.
-    guard immediate == nil || mayHold(length, for: index),
+    guard received == nil || immediate != nil, immediate == nil || mayHold(length, for: index),
       let number = appendPiece(index, offset: 0, length: length)
     else {
       if let immediate { pool.give(immediate) }
@@ -271,9 +304,13 @@ extension Shard {
     let command = commands[index]
     // Data-Out may be said to belong to any command: only these two plans take any.
     guard !command.pointee.isAborted, !command.pointee.hasFailed,
-      command.pointee.plan == .streamOut || command.pointee.plan == .collect,
-      let connection = connections[Int(command.pointee.connection)]
+      command.pointee.plan == .streamOut || command.pointee.plan == .collect, let owner = command.pointee.owner
     else { return }
+    owner._withUnsafeGuaranteedRef { advanceWrite(index, $0) }
+  }
+
+  private func advanceWrite(_ index: Int, _ connection: Connection) {
+    let command = commands[index]
     let generation = command.pointee.generation
     var current = command.pointee.firstPiece
     while current >= 0 {
@@ -538,8 +575,16 @@ extension Shard {
   /// Gives a piece to the disk, unless its range is held: then it waits.
   @inline(__always)
   func submit(_ number: Int, _ operation: DiskOperation, offset: UInt64, count: Int, buffer: Buffer?) {
+    commands[Int(pieces[number].pointee.command)].pointee.unitPort!._withUnsafeGuaranteedRef {
+      submit(number, operation, offset: offset, count: count, buffer: buffer, $0)
+    }
+  }
+
+  @inline(__always)
+  private func submit(
+    _ number: Int, _ operation: DiskOperation, offset: UInt64, count: Int, buffer: Buffer?, _ port: UnitPort
+  ) {
     let index = Int(pieces[number].pointee.command)
-    let port = ports[Int(commands[index].pointee.port)]!
     pieces[number].pointee.state = .disk
     pieces[number].pointee.promisesStable = operation == .writeThrough || operation == .flush
     if commands[index].pointee.diskCount == 0 { commands[index].pointee.progressedAt = now }
@@ -578,7 +623,10 @@ extension Shard {
       guard result == Int32(piece.pointee.diskLength) else { return diskFailed(number, index, result) }
       piece.pointee.state = .ready
       if command.pointee.hasFailed { return failIfQuiet(index) }
-      sendReady(index)
+      guard let owner = command.pointee.owner, let port = command.pointee.unitPort else { return }
+      owner._withUnsafeGuaranteedRef { connection in
+        port._withUnsafeGuaranteedRef { sendReady(index, connection, $0) }
+      }
     case .streamOut:
       guard result == Int32(piece.pointee.length) else { return diskFailed(number, index, result) }
       wrotePiece(number, index)

@@ -41,6 +41,8 @@ final class Shard {
   var portOfLUN: [Int32] = []
   var freeFileSlots: [UInt32]
 
+  /// Immediate data of the command at hand that has no buffer of its own yet.
+  var received: UnsafeRawPointer?
   /// Connections with something to send.
   var dirty: [Connection] = []
   /// Connections whose receive found no buffer.
@@ -56,6 +58,8 @@ final class Shard {
   /// COMPARE AND WRITE commands that wait for their range.
   var parkedCommands: [(command: Int, generation: UInt32)] = []
   var mayUnpark = false
+  /// A port that is removed has lent what is not sent yet.
+  var hasLentRemoved = false
   var quietWaiters: [QuietWaiter] = []
   var drains: [Drain] = []
   /// What a command that is not a plain read or write has to remember.
@@ -152,6 +156,10 @@ final class Shard {
       }
     } while hasFlushed
     if !starved.isEmpty { retryStarved() }
+    if hasLentRemoved {
+      hasLentRemoved = false
+      for index in ports.indices { disposeIfUnused(index) }
+    }
     if !verbs.retired.isEmpty { destroyRetired() }
   }
 
@@ -221,6 +229,7 @@ final class Shard {
 
   func disposeIfUnused(_ index: Int) {
     guard let port = ports[index], port.isRemoved, port.commands == 0 else { return }
+    guard port.lent == 0 else { return hasLentRemoved = true }
     ports[index] = nil
     if let slot = port.slot { freeFileSlots.append(slot) }
   }
