@@ -48,8 +48,11 @@ public final class BufferPool {
   private let chunks: UnsafeMutablePointer<Chunk>
   private let chunkCount: Int
   private var freeChunks: [UInt16]
-  /// Chunks in use without a slot out: kept, but another class may have them.
-  private var emptyChunks = 0
+  /// Chunks in use without a slot out: kept, but another class may have them. To populate and register one costs more than
+  /// many transfers, so they go only when they have not been needed for a while: see `trim`.
+  public private(set) var emptyChunks = 0
+  /// The fewest of them since the last `trim`.
+  private var unneededChunks = 0
   /// By class: the first chunk with a free slot, or -1.
   private let open: UnsafeMutablePointer<Int32>
   /// Bytes handed out now.
@@ -110,7 +113,10 @@ public final class BufferPool {
     let offset = chunk.pointee.firstFree - 1
     let base = arena + number * Self.chunkBytes + offset
     chunk.pointee.firstFree = base.load(as: Int.self)
-    if chunk.pointee.used == 0 { emptyChunks -= 1 }
+    if chunk.pointee.used == 0 {
+      emptyChunks -= 1
+      unneededChunks = min(unneededChunks, emptyChunks)
+    }
     chunk.pointee.used += 1
     if chunk.pointee.firstFree == 0 { unlink(number, index) }
     bytesInUse += chunk.pointee.slotBytes
@@ -136,10 +142,14 @@ public final class BufferPool {
     chunk.pointee.used -= 1
     bytesInUse -= chunk.pointee.slotBytes
     if wasFull { link(number, index) }
-    guard chunk.pointee.used == 0 else { return }
-    emptyChunks += 1
-    // One empty chunk a class is kept, so that a load at a chunk's edge does not populate and release it each time.
-    if chunk.pointee.next >= 0 || chunk.pointee.previous >= 0 { closeChunk(number, index) }
+    if chunk.pointee.used == 0 { emptyChunks += 1 }
+  }
+
+  /// Releases as many empty chunks as have been empty at every moment since the last call. Called once in a while as long as
+  /// there are any.
+  public func trim() {
+    release(unneededChunks)
+    unneededChunks = emptyChunks
   }
 
   /// Calls `body` with each chunk that is open, until it says false. Returns whether it never did.
@@ -157,12 +167,18 @@ public final class BufferPool {
   public var chunksMax: Int { chunkCount }
 
   /// Releases the chunks that nobody uses.
-  public func shrink() {
+  public func shrink() { release(emptyChunks) }
+
+  private func release(_ count: Int) {
+    var left = count
     for index in Self.classes.indices {
       var number = open[index]
-      while number >= 0 {
+      while number >= 0, left > 0 {
         let next = chunks[Int(number)].next
-        if chunks[Int(number)].used == 0 { closeChunk(Int(number), index) }
+        if chunks[Int(number)].used == 0 {
+          closeChunk(Int(number), index)
+          left -= 1
+        }
         number = next
       }
     }
@@ -196,6 +212,7 @@ public final class BufferPool {
   private func closeChunk(_ number: Int, _ index: Int) {
     unlink(number, index)
     emptyChunks -= 1
+    unneededChunks = min(unneededChunks, emptyChunks)
     chunkClosed?(UInt16(number))
     if chunks[number].isRegistered { _ = ring.setBuffer(nil, count: 0, slot: UInt32(number)) }
     madvise(arena + number * Self.chunkBytes, Self.chunkBytes, MADV_DONTNEED)

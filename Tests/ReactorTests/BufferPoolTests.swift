@@ -45,7 +45,7 @@ struct BufferPoolTests {
     #expect(pool.take(bytes) != nil)
   }
 
-  @Test("When all buffers of a class are back, its chunks but one are given back, and other classes can have them")
+  @Test("When all buffers of a class are back, its chunks are kept for a while, and other classes can have them")
   func release() throws {
     let bench = try Bench()
     let pool = BufferPool(ring: bench.ring, bytes: Self.arenaBytes)
@@ -54,9 +54,25 @@ struct BufferPoolTests {
       for _ in 0..<(3 << 20) / bytes { buffers.append(try #require(pool.take(bytes))) }
       buffers.shuffle()
       buffers.forEach(pool.give)
-      #expect(pool.bytesPopulated == 1 << 20 && pool.bytesInUse == 0, "\(bytes)")
-      pool.shrink()
-      #expect(pool.bytesPopulated == 0)
+      #expect(pool.bytesPopulated == 3 << 20 && pool.bytesInUse == 0 && pool.emptyChunks == 3, "\(bytes)")
+      // They were needed since the last time; then they were not.
+      pool.trim()
+      #expect(pool.bytesPopulated == 3 << 20)
+      pool.trim()
+      #expect(pool.bytesPopulated == 0 && pool.emptyChunks == 0)
+    }
+  }
+
+  @Test("What is needed now and then stays; what is needed no more goes")
+  func trim() throws {
+    let bench = try Bench()
+    let pool = BufferPool(ring: bench.ring, bytes: Self.arenaBytes)
+    for round in 0..<6 {
+      // Twice two chunks, then one.
+      let buffers = try (0..<(round < 2 ? 8 : 4)).map { _ in try #require(pool.take(262_144)) }
+      buffers.forEach(pool.give)
+      pool.trim()
+      #expect(pool.bytesPopulated == (round < 2 ? 2 : 1) << 20, "\(round)")
     }
   }
 

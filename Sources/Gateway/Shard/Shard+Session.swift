@@ -315,6 +315,11 @@ extension Shard {
     for case let connection? in connections { runTimers(connection) }
     runDrainTimers()
     runCommandDeadlines()
+    if trimAt != 0, trimAt <= now {
+      pool.trim()
+      trimAt = pool.emptyChunks > 0 ? now + Self.trimNs : 0
+    }
+    if trimAt != 0 { scheduleTick(at: trimAt) }
     if !parked.isEmpty || !parkedCommands.isEmpty {
       mayUnpark = true
       scheduleTick(at: now + 20_000_000)

@@ -58,6 +58,9 @@ final class Shard {
   /// COMPARE AND WRITE commands that wait for their range.
   var parkedCommands: [(command: Int, generation: UInt32)] = []
   var mayUnpark = false
+  /// When the pool is asked for what it does not need; 0: it has nothing to give.
+  var trimAt: UInt64 = 0
+  static let trimNs: UInt64 = 1_000_000_000
   /// A port that is removed has lent what is not sent yet.
   var hasLentRemoved = false
   var quietWaiters: [QuietWaiter] = []
@@ -156,6 +159,10 @@ final class Shard {
       }
     } while hasFlushed
     if !starved.isEmpty { retryStarved() }
+    if trimAt == 0, pool.emptyChunks > 0 {
+      trimAt = now + Self.trimNs
+      scheduleTick(at: trimAt)
+    }
     if hasLentRemoved {
       hasLentRemoved = false
       for index in ports.indices { disposeIfUnused(index) }
