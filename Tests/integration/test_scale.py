@@ -93,7 +93,7 @@ class Scale(GatewayCase):
         return result.status != scsi.TASK_SET_FULL and result.good()
 
     def test_greedy_neighbour(self):
-        """Beside a session that asks for many times the memory there is, a modest one is served, whatever unit it uses"""
+        """Beside a session that asks for many times the memory there is, a modest one is served on any unit"""
         gateway = self.start("slow:64M:2", "memory:64M", settings='[limits]\nmemory = "16M"\n',
                              arguments=["--threads", "1"])
         greedy = self.keep(Greedy(gateway, lun=0))
@@ -163,7 +163,7 @@ class Scale(GatewayCase):
         self.assertEqual(self.window(session), depth)
         tags = [session.begin(0, scsi.write16(8 * n, 8), write=own_blocks(n)) for n in range(depth)]
         self.assertEqual(self.window(session), 0)
-        # One that comes all the same is ignored (RFC 7143 §4.2.2.1): its number is still to come, and it writes nothing.
+        # One that comes all the same is ignored (RFC 7143 §4.2.2.1): its number is to come yet, and it writes nothing.
         session.begin(0, scsi.write16(8 * count, 8), write=own_blocks(count))
         session.cmd_sn -= 1
         number = depth
