@@ -47,11 +47,13 @@ END { add(); for (who in count) printf "%s %.2f\n", who, 100 * count[who] / tota
 class Peers(unittest.TestCase):
     """A machine with the three targets, one at a time."""
 
+    name = "peers"
     programs = ["tgtd", "tgtadm"]
+    modules = ["ib_isert", "iscsi_target_mod", "target_core_mod"]
 
     @classmethod
     def setUpClass(cls):
-        cls.lab = Lab("peers", programs=cls.programs, modules=["ib_isert", "iscsi_target_mod", "target_core_mod"])
+        cls.lab = Lab(cls.name, programs=cls.programs, modules=cls.modules)
         cls.addClassCleanup(cls.lab.close)
         cls.machine = cls.lab.machine("both", megabytes=1024, counted=True)
         cls.machine.ready()

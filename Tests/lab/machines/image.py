@@ -35,6 +35,8 @@ TREES = [
 ]
 EMPTY = ["/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/mnt", "/var/lib/iscsi", "/var/log", "/etc/iscsi",
          "/etc/udev/rules.d"]
+# Where tools/count.c looks for two functions of pace.
+COUNTING = ["-Wl,--section-start=counting_begins=0x10000000", "-Wl,--section-start=counting_ends=0x10001000"]
 # udev's rules name groups; the numbers mean nothing here.
 GROUPS = "root daemon sys adm tty disk kmem dialout cdrom tape audio video input kvm render sgx users rdma".split()
 TEXTS = {
@@ -64,10 +66,11 @@ def build(kernel, programs=(), modules=()):
             archive.tree(tree)
     archive.link("/usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm")
     archive.file(_stripped(gatewayd()), "/usr/bin/gatewayd")
-    for name in ("verify", "pace"):
-        archive.file(tool(name, ["-static"]), f"/usr/bin/{name}")
+    archive.file(tool("verify", ["-static"]), "/usr/bin/verify")
+    archive.file(tool("pace", ["-static", *COUNTING]), "/usr/bin/pace")
     archive.file(LAB / "guest" / "init", "/init")
-    archive.file(tool("keep", ["-shared", "-fPIC"]), "/usr/lib/keep.so")
+    for name in ("keep", "tally"):
+        archive.file(tool(name, ["-shared", "-fPIC"]), f"/usr/lib/{name}.so")
     for path, content in TEXTS.items():
         archive.text(path, content)
     archive.text("/etc/iscsi/iscsid.conf", _initiator_settings())

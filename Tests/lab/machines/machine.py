@@ -1,5 +1,6 @@
 """One emulated machine: Debian's kernel, our image, a card on the lab's switch, disks of virtio and of SCSI."""
 
+import array
 import os
 import shlex
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from . import clock
 from .agent import Agent, Failed
+from .image import tool
 from .places import TimedOut, start, wait_until
 from .qmp import QMP, QMPError
 
@@ -30,6 +32,8 @@ class Machine:
         self.plugged = set()
         # Name: the address of a card that was plugged in.
         self.cards = {}
+        # In a counted machine: where the instructions of programs in user mode are counted.
+        self.counter = lab.directory / f"{name}.counter"
         self.command = self._command(number, megabytes, udev, counted)
         self._boot()
 
@@ -45,12 +49,13 @@ class Machine:
     def _command(self, number, megabytes, udev, counted):
         # A counted machine makes a nanosecond of each instruction. Each step of a string instruction counts as one, and
         # a copy by bytes would seem to cost eight times what it does: so it copies by words.
-        accelerator = (["-accel", "tcg,thread=single,tb-size=256", "-icount", "shift=0,sleep=off"] if counted
+        accelerator = (["-accel", "tcg,thread=single,tb-size=256", "-icount", "shift=0,sleep=off",
+                        "-plugin", f"{tool('count', ['-shared', '-fPIC'])},table={self.counter}"] if counted
                        else ["-accel", "tcg,thread=multi,tb-size=256"])
         processor = "max,erms=off,fsrm=off" if counted else "max"
         frequency = 1_000_000 if counted else clock.tsc_khz()
         line = (f"{KERNEL_LINE} tsc_early_khz={frequency} lab.name={self.name} lab.address={self.address} "
-                f"lab.udev={int(udev)}")
+                f"lab.udev={int(udev)}{' norandmaps' if counted else ''}")
         # mrg_rxbuf=off: with it virtio-net of QEMU 7.2 stops receiving for ever under load with large frames.
         card = (f"virtio-net-pci,id=nic0,netdev=n0,mac=52:54:00:77:00:{number:02x},host_mtu=9000,mrg_rxbuf=off,"
                 "rx_queue_size=1024")
@@ -145,6 +150,11 @@ class Machine:
         """Waits for the end of a command in the background: (status, output)."""
         self.until(f"test -e /run/lab/{name}.status", seconds, f"{name} ends")
         return int(self.run(f"cat /run/lab/{name}.status")), self.run(f"cat /run/lab/{name}.out")
+
+    def user_instructions(self):
+        """What programs ran in user mode in a counted machine while it counted (tools/count.c): {address: count}."""
+        words = array.array("Q", self.counter.read_bytes())
+        return {address: count for address, count in zip(words[::2], words[1::2]) if count}
 
     # ---- Its cards
 

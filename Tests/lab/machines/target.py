@@ -15,19 +15,24 @@ class Target:
         self.machine = machine
         self.portal = f"{machine.address}:3260"
         self.arguments = ()
+        self.environment = ""
 
-    def start(self, settings="", arguments=()):
-        """Starts the daemon, finding disks by itself unless told otherwise, and waits until it listens."""
+    def start(self, settings="", arguments=(), environment=""):
+        """Starts the daemon, finding disks by itself unless told otherwise, and waits until it listens.
+
+        `environment`: the variables it gets beside ours, as a shell has them.
+        """
         self.machine.run(f"mkdir -p /etc/gatewayd /var/lib/gatewayd; umask 077; printf %s {shlex.quote(settings)} "
                          f">{SETTINGS}")
-        self.arguments = arguments
+        self.arguments, self.environment = arguments, environment
         self.resume()
 
     def resume(self):
         """Starts it as it was: the same settings, the same state."""
         words = ["gatewayd", "run", "--state", "/var/lib/gatewayd", "--control", CONTROL, "--target", NAME,
                  "--listen", self.portal, *self.arguments]
-        self.machine.run(f"setsid {shlex.join(words)} >/dev/console 2>&1 & echo $! >/run/gatewayd.pid")
+        self.machine.run(f"{self.environment} setsid {shlex.join(words)} >/dev/console 2>&1 & "
+                         "echo $! >/run/gatewayd.pid")
         self.machine.until(f"gatewayd status --control {CONTROL} | grep -q listening", 30, "the gateway listens")
 
     def kill(self):
