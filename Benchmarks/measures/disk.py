@@ -9,14 +9,12 @@ import shutil
 import signal
 
 from harness import process
-from harness.daemon import Gateway
 from harness.loops import LoopDisk, are_available
 
-from . import load
-from .targets import SETTINGS
+from . import load, targets
 
-FILE_BYTES = 2 << 30
-SPAN_BYTES = 1 << 30  # of it, so that both ask the same blocks
+FILE_BYTES = 1 << 30
+SPAN_BYTES = FILE_BYTES - (64 << 20)  # asked by both; the label lies beyond
 # name: fio's options, the load generator's
 POINTS = {
     "4k-read-d1": (["--rw=randread", "--bs=4k", "--iodepth=1"], ["--block", "4K", "--depth", "1"]),
@@ -50,7 +48,7 @@ def parse_fio(text):
 def run_fio(device, options, seconds, cpu):
     finished = process.run(
         ["fio", "--name=disk", f"--filename={device}", "--ioengine=io_uring", "--direct=1", "--fixedbufs",
-         "--registerfiles", "--time_based", f"--size={SPAN_BYTES}", f"--runtime={seconds}", "--ramp_time=0.2",
+         "--registerfiles", "--time_based", f"--size={SPAN_BYTES}", f"--runtime={seconds * 1000:.0f}ms", "--ramp_time=200ms",
          f"--cpus_allowed={cpu}", "--lat_percentiles=1", "--clat_percentiles=0",
          "--output-format=json", *options], seconds=seconds + 30, check=False)
     if finished.returncode != 0:
@@ -75,8 +73,7 @@ def run_round(disk, arguments, results):
     """fio on the device, then gatewayd: one after the other, for each opens it alone."""
     for point, (fio, _) in POINTS.items():
         results["fio"][point].append(run_fio(disk.device, fio, arguments.seconds, arguments.target_cpu))
-    options = ["--threads", "1", *arguments.daemon_argument]
-    with Gateway(disks=[disk.device], arguments=options, settings=SETTINGS, cpu=arguments.target_cpu) as target:
+    with targets.gateway(arguments, disks=[disk.device]) as target:
         for point, (_, options) in POINTS.items():
             results["gatewayd"][point].append(
                 load.measure(target, [*options, "--size", str(SPAN_BYTES)], arguments.warmup, arguments.seconds,
@@ -94,6 +91,7 @@ def measure(arguments, say):
         # No holes: every block of the file is there before it is measured.
         process.run(["dd", "if=/dev/zero", f"of={disk.device}", "bs=4M", "oflag=direct", f"count={FILE_BYTES >> 22}"],
                     seconds=120)
+        targets.gateway(arguments, disks=[disk.device]).stop()  # labels the blank disk, before fio writes to it
         for number in range(arguments.rounds):
             say(f"disk, round {number + 1}/{arguments.rounds}")
             run_round(disk, arguments, results)
