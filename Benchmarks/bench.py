@@ -37,7 +37,7 @@ def measure_round(name, start, chosen, arguments, data):
         target = start()
         stack.callback(target.stop)
         data["notes"][name] = target.note
-        load.fill(target, 0.7 if arguments.mode == "quick" else 1.5)
+        load.fill(target)
         for point, options in chosen.items():
             try:
                 found = load.measure(target, options, arguments.warmup, arguments.seconds, arguments.load_cpu)
@@ -50,14 +50,20 @@ def measure_round(name, start, chosen, arguments, data):
     return failures
 
 
+def rounds_of(data, chosen):
+    """How many rounds of these points there are already."""
+    return max((len(by.get(point, ())) for by in data["results"].values() for point in chosen), default=0)
+
+
 def measure_points(starters, chosen, arguments, data):
     """Rounds in alternation, then what can be counted."""
     failures = 0
     data["points"] = {p: o for p, o in points.POINTS.items() if p in data["points"] or p in chosen}
     for name in starters:
         data["results"].setdefault(name, {})
+    there = rounds_of(data, chosen)
     for number in range(arguments.rounds):
-        for name in list(starters) if number % 2 == 0 else list(reversed(starters)):
+        for name in list(starters) if (there + number) % 2 == 0 else list(reversed(starters)):
             say(f"round {number + 1}/{arguments.rounds}: {name}")
             failures += measure_round(name, starters[name], chosen, arguments, data)
             save(arguments, "results.json", data)

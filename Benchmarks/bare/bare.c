@@ -25,8 +25,8 @@ enum {
   SEGMENT_BYTES = 262144,  // MaxRecvDataSegmentLength, both ways
   WINDOW = 256,            // commands ahead of ExpCmdSN
   TASKS = 1024,            // writes of a connection by their tag, which the load generator counts from 0
-  RECEIVE_BYTES = 32768,
-  RECEIVE_COUNT = 64,  // provided buffers: 2 MiB
+  RECEIVE_BYTES = 16384,
+  RECEIVE_COUNT = 256,     // provided buffers: 4 MiB; fewer, and some of 64 sessions that write find none for long
   DIRECT_BYTES = 8192,     // from so much that is missing of a segment, a receive of its own is worth it
   SINGLE_BYTES = 4096,     // of a receive for headers beside such
   QUEUE = 8192,            // iovecs of a turn
@@ -77,7 +77,8 @@ static struct io_uring ring;
 static struct io_uring_buf_ring *buffers;  // NULL: this kernel has none
 static uint8_t *receive_memory, *lun;
 static uint64_t lun_bytes = 1ull << 30;
-static struct connection *dirty;
+// What has something to do at the end of the turn, in order: who found no receive buffer first is the first to ask again.
+static struct connection *dirty, **dirty_end = &dirty;
 
 static void fail(const char *what, int error) {
   fprintf(stderr, "bare: %s: %s\n", what, strerror(error));
@@ -105,8 +106,9 @@ static void set_tag(struct io_uring_sqe *sqe, struct connection *c, unsigned tag
 static void mark(struct connection *c) {
   if (c->is_dirty) return;
   c->is_dirty = true;
-  c->next_dirty = dirty;
-  dirty = c;
+  c->next_dirty = NULL;
+  *dirty_end = c;
+  dirty_end = &c->next_dirty;
 }
 
 static void append(struct connection *c, const void *bytes, size_t length) {
@@ -466,6 +468,7 @@ static void end_turn(void) {
   while (dirty != NULL) {
     struct connection *c = dirty;
     dirty = c->next_dirty;
+    if (dirty == NULL) dirty_end = &dirty;
     c->is_dirty = false;
     if (c->is_closing) {
       shutdown(c->fd, SHUT_RDWR);

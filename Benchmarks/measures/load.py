@@ -46,6 +46,6 @@ def measure(target, arguments, warmup, seconds, cpu, prefix=()):
     return result(target, finished)
 
 
-def fill(target, seconds=1.5, cpu=None):
+def fill(target):
     """Writes every block once, so that no target reads from holes or pays for its first touch while it is measured."""
-    measure(target, ["--block", "1M", "--depth", "4", "--rw", "write", "--sequential"], 0.1, seconds, cpu)
+    measure(target, ["--block", "1M", "--depth", "4", "--rw", "write", "--sequential"], 0.1, 1.5, None)

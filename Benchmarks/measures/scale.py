@@ -21,8 +21,10 @@ MODEST = ["--block", "4K", "--depth", "1"]
 
 
 def memory(pid):
-    """{"Rss": KiB, "Pss": KiB} of a process."""
+    """{"Rss": KiB, "Pss": KiB} of a process; nothing of one that runs elsewhere."""
     found = {}
+    if pid is None:
+        return found
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name in ("Rss", "Pss"):
