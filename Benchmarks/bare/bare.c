@@ -77,7 +77,7 @@ static struct io_uring ring;
 static struct io_uring_buf_ring *buffers;  // NULL: this kernel has none
 static uint8_t *receive_memory, *lun;
 static uint64_t lun_bytes = 1ull << 30;
-// What has something to do at the end of the turn, in order: who found no receive buffer first is the first to ask again.
+// What has something to do at the end of the turn, in order: who found no receive buffer first asks again first.
 static struct connection *dirty, **dirty_end = &dirty;
 
 static void fail(const char *what, int error) {

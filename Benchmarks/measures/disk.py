@@ -48,8 +48,8 @@ def parse_fio(text):
 def run_fio(device, options, seconds, cpu):
     finished = process.run(
         ["fio", "--name=disk", f"--filename={device}", "--ioengine=io_uring", "--direct=1", "--fixedbufs",
-         "--registerfiles", "--time_based", f"--size={SPAN_BYTES}", f"--runtime={seconds * 1000:.0f}ms", "--ramp_time=200ms",
-         f"--cpus_allowed={cpu}", "--lat_percentiles=1", "--clat_percentiles=0",
+         "--registerfiles", "--time_based", f"--size={SPAN_BYTES}", f"--runtime={seconds * 1000:.0f}ms",
+         "--ramp_time=200ms", f"--cpus_allowed={cpu}", "--lat_percentiles=1", "--clat_percentiles=0",
          "--output-format=json", *options], seconds=seconds + 30, check=False)
     if finished.returncode != 0:
         raise load.Failed(f"fio: {finished.stderr.strip() or finished.stdout.strip()}")
