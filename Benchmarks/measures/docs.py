@@ -49,13 +49,15 @@ def measured(data, scale):
             title = svg.partition('aria-label="')[2].partition('"')[0]
             parts.append(f"![{title}](performance/{name})")
         rates = [("IOPS", "iops"), ("CPU µs/IO", "target_cpu_us_per_io")]
+        counted = [("syscalls", "syscalls"), ("switches", "switches"), ("allocations", "allocations"),
+                   ("instructions", "instructions")]
+        # What this machine cannot count has no column.
+        counted = [pair for pair in counted if any(by.get(pair[1]) is not None for points in data["counts"].values()
+                                                   for by in points.values())]
         parts += ["", "### IOPS and CPU time", "", report.markdown(list(point_rows(data, rates, True))),
                   "", "### Latency, µs", "",
                   report.markdown(list(point_rows(data, [("p50", "p50_us"), ("p99", "p99_us"), ("p99.9", "p999_us")]))),
-                  "", "### Per I/O: system calls, context switches, allocations, instructions", "",
-                  report.markdown(list(point_rows(data, [("syscalls", "syscalls"), ("switches", "switches"),
-                                                         ("allocations", "allocations"),
-                                                         ("instructions", "instructions")])))]
+                  "", "### Counted per I/O", "", report.markdown(list(point_rows(data, counted)))]
         if data.get("disk"):
             parts += ["", "### A disk: fio on the device, gatewayd over it", "",
                       report.markdown(list(report.disk_rows(data["disk"])))]

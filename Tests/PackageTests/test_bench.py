@@ -85,6 +85,8 @@ class Bench(unittest.TestCase):
         self.assertTrue(made.startswith("before\n") and made.endswith("after\n"))
         self.assertNotIn("old", made)
         self.assertIn("| 4k-read-s1-d1 | 200 | 50 |", made)
+        self.assertIn("gatewayd syscalls", made)
+        self.assertNotIn("gatewayd instructions", made)
         self.assertRaises(SystemExit, docs.replace, "nothing", "new")
 
     def test_document_is_there(self):
