@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -181,8 +182,15 @@ def parse():
     return arguments
 
 
+def end(number, _):
+    """SIGTERM and SIGHUP unwind the stack as ^C does: no target and no loop device stays behind."""
+    raise SystemExit(128 + number)
+
+
 def main():
     arguments = parse()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     if arguments.list:
         print("\n".join(points.POINTS))
         return 0

@@ -3,10 +3,8 @@
 A loop device over a file with direct I/O is asked by fio through io_uring, then by the load generator through gatewayd.
 """
 
-import contextlib
 import json
 import shutil
-import signal
 
 from harness import process
 from harness.loops import LoopDisk, are_available
@@ -56,19 +54,6 @@ def run_fio(device, options, seconds, cpu):
     return parse_fio(finished.stdout)
 
 
-@contextlib.contextmanager
-def ended_by_signals():
-    """SIGTERM and SIGHUP unwind the stack as ^C does, so that no loop device stays behind."""
-    def end(number, _):
-        raise SystemExit(128 + number)
-    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 def run_round(disk, arguments, results):
     """fio on the device, then gatewayd: one after the other, for each opens it alone."""
     for point, (fio, _) in POINTS.items():
@@ -87,7 +72,7 @@ def measure(arguments, say):
         say(f"the real disk is skipped: {reason}")
         return None
     results = {who: {point: [] for point in POINTS} for who in ("fio", "gatewayd")}
-    with ended_by_signals(), LoopDisk(FILE_BYTES, directory=arguments.out) as disk:
+    with LoopDisk(FILE_BYTES, directory=arguments.out) as disk:
         # No holes: every block of the file is there before it is measured.
         process.run(["dd", "if=/dev/zero", f"of={disk.device}", "bs=4M", "oflag=direct", f"count={FILE_BYTES >> 22}"],
                     seconds=120)
