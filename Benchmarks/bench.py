@@ -1,180 +1,211 @@
 #!/usr/bin/env python3
-"""Measures gatewayd against tgt (and any target by address) on this machine, in alternation.
+"""Measures gatewayd against tgt, the bare answerer and any target by address on this machine, in alternation.
 
 Each round starts a fresh process of every target, pins it to one processor and the load generator to another, and walks
 through the points. What counts is the ratio of the medians over the rounds: absolute numbers belong to the machine.
+
+  quick   a small part, about a minute       full   every point, then the disk
+  disk    what gatewayd adds to a disk       scale  many sessions, LUNs and logins
+  all     full and scale                     docs   docs/PERFORMANCE.md from the newest results
 """
 
 import argparse
 import contextlib
 import json
 import os
-import platform
-import statistics
-import subprocess
+import shlex
+import signal
 import sys
 import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "Tests/integration"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "Tests/integration")]
 
-from harness import process  # noqa: E402
-from harness.daemon import Gateway, binary  # noqa: E402
-from harness.targets import PeerTarget, TgtTarget  # noqa: E402
+from measures import charts, counts, disk, docs, load, machine, points, report, scale, targets  # noqa: E402
 
-SIZE = 1 << 30
-# name, arguments of the load generator
-POINTS = [
-    ("4k-read-d1", ["--block", "4K", "--depth", "1"]),
-    ("4k-read-d32", ["--block", "4K", "--depth", "32"]),
-    ("4k-read-16x16", ["--block", "4K", "--depth", "16", "--sessions", "16"]),
-    ("4k-write-d32", ["--block", "4K", "--depth", "32", "--rw", "write"]),
-    ("4k-mix-16x16", ["--block", "4K", "--depth", "16", "--sessions", "16", "--rw", "mix"]),
-    ("128k-read-d8", ["--block", "128K", "--depth", "8"]),
-    ("128k-write-d8", ["--block", "128K", "--depth", "8", "--rw", "write"]),
-    ("1m-read-d4", ["--block", "1M", "--depth", "4"]),
-    ("1m-write-d4", ["--block", "1M", "--depth", "4", "--rw", "write"]),
-]
-QUICK = ("4k-read-d1", "4k-read-d32", "4k-write-d32", "128k-read-d8", "1m-write-d4")
+MODES = ["quick", "full", "disk", "scale", "all", "docs"]
 
 
-def fill(target):
-    """Writes every block once, so that no target reads from holes or pays for its first touch while it is measured."""
-    measure(target, ["--block", "1M", "--depth", "4", "--rw", "write", "--sequential"], 0.1, 1.5, None)
+def say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
-def measure(target, arguments, warmup, seconds, cpu):
-    command = [os.environ["GATEWAYD_LOAD"], "--address", target.address, "--port", target.port, "--target", target.name,
-               "--lun", target.first_lun, "--size", SIZE, "--warmup", warmup, "--seconds", seconds, *arguments]
-    if cpu is not None:
-        command += ["--cpu", cpu]
-    if target.pid is not None:
-        command += ["--watch", target.pid]
-    finished = process.run(command, seconds=warmup + seconds + 60, check=False)
-    if not finished.stdout.startswith("{"):
-        raise RuntimeError(f"{target.kind}: {finished.stderr.strip() or finished.stdout.strip()}")
-    result = json.loads(finished.stdout)
-    if result["errors"] or result["rejects"]:
-        raise RuntimeError(f"{target.kind}: {result['errors']} errors, {result['rejects']} rejects")
-    return result
+def measure_round(name, start, chosen, arguments, data):
+    """One target through all points; the number of points that failed."""
+    failures = 0
+    with contextlib.ExitStack() as stack:
+        target = start()
+        stack.callback(target.stop)
+        data["notes"][name] = target.note
+        load.fill(target)
+        for point, options in chosen.items():
+            try:
+                found = load.measure(target, options, arguments.warmup, arguments.seconds, arguments.load_cpu)
+                data["results"][name].setdefault(point, []).append(found)
+            except load.Failed as error:
+                failures += 1
+                say(f"  {point}: {error}")
+                if target.pid is not None and not Path(f"/proc/{target.pid}").exists():
+                    break
+    return failures
 
 
-def starters(arguments):
-    """{name: function that starts it}, in the order of a round."""
-    cpu = arguments.target_cpu
-    found = {}
-    if binary().exists() and "gatewayd" not in arguments.without:
-        extra = ["--threads", "1", *arguments.daemon_argument]
-        found["gatewayd"] = lambda: Gateway(disks=[f"memory:{SIZE}"], arguments=extra, cpu=cpu)
-    if "tgt" not in arguments.without and process.is_root():
-        found["tgt"] = lambda: TgtTarget(sizes=(SIZE,), cpu=cpu)
-    for text in arguments.peer:
-        peer = PeerTarget(text)
-        found[peer.kind] = lambda peer=peer: peer
-    return found
+def rounds_of(data, chosen):
+    """How many rounds of these points there are already."""
+    return max((len(by.get(point, ())) for by in data["results"].values() for point in chosen), default=0)
 
 
-def run_rounds(arguments, points, targets):
-    """{target: {point: [results]}}; a target that fails at a point has fewer results there and a line on stderr."""
-    results = {name: {point: [] for point, _ in points} for name in targets}
-    notes, failures = {}, 0
+def measure_points(starters, chosen, arguments, data):
+    """Rounds in alternation, then what can be counted."""
+    failures = 0
+    data["points"] = {p: o for p, o in points.POINTS.items() if p in data["points"] or p in chosen}
+    for name in starters:
+        data["results"].setdefault(name, {})
+    there = rounds_of(data, chosen)
     for number in range(arguments.rounds):
-        order = list(targets) if number % 2 == 0 else list(reversed(targets))
-        for name in order:
-            print(f"round {number + 1}/{arguments.rounds}: {name}", file=sys.stderr, flush=True)
-            with contextlib.closing(_Closing(targets[name]())) as holder:
-                notes[name] = holder.target.note
-                fill(holder.target)
-                for point, options in points:
-                    try:
-                        results[name][point].append(
-                            measure(holder.target, options, arguments.warmup, arguments.seconds, arguments.load_cpu))
-                    except (RuntimeError, subprocess.TimeoutExpired) as error:
-                        failures += 1
-                        print(f"  {point}: {error}", file=sys.stderr)
-                        break
-    return results, notes, failures
+        for name in list(starters) if (there + number) % 2 == 0 else list(reversed(starters)):
+            say(f"round {number + 1}/{arguments.rounds}: {name}")
+            failures += measure_round(name, starters[name], chosen, arguments, data)
+            save(arguments, "results.json", data)
+    if arguments.no_counts:
+        return failures
+    for name, start in starters.items():
+        say(f"counting: {name}")
+        try:
+            data["counts"].setdefault(name, {}).update(counts.count(start, chosen, arguments.load_cpu, say))
+        except (load.Failed, AssertionError, OSError) as error:
+            say(f"  not counted: {error}")
+    return failures
 
 
-class _Closing:
-    def __init__(self, target):
-        self.target = target
-
-    def close(self):
-        self.target.stop()
-
-
-def median(results, key):
-    return statistics.median(r[key] for r in results) if results else None
-
-
-COLUMNS = [("IOPS", "iops", "{:11.0f}"), ("MB/s", "mb_per_s", "{:9.1f}"), ("p50 us", "p50_us", "{:9.1f}"),
-           ("p99 us", "p99_us", "{:9.1f}"), ("CPU us/IO", "target_cpu_us_per_io", "{:10.2f}"),
-           ("target %", "target_cpu_percent", "{:9.0f}"), ("load %", "load_cpu_percent", "{:7.0f}")]
+def fresh(arguments, name):
+    """What results begin with: nothing, or with --add what is there."""
+    path = arguments.out / name
+    if arguments.add and path.exists():
+        data = json.loads(path.read_text())
+    else:
+        data = {"commands": [], "notes": {}, "points": {}, "results": {}, "counts": {}}
+    command = "./dev bench " + shlex.join(a for a in sys.argv[1:] if a not in ("--add", "--write-docs"))
+    if command.strip() not in data["commands"]:
+        data["commands"].append(command.strip())
+    return data | {"taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine.describe(),
+                   "seconds": arguments.seconds}
 
 
-def report(results, points):
-    """A table of medians, and for each point the ratios to the first target."""
-    titles = "".join(f"{title:>11}" for title, _, _ in COLUMNS)
-    print(f"{'point':<15}{'target':<12}{titles}   ratio: IOPS, CPU/IO")
-    for point, _ in points:
-        base = None
-        for name in results:
-            row = results[name][point]
-            if not row:
-                print(f"{point:<15}{name:<12}  (failed)")
-                continue
-            cells = "".join(f"{form.format(median(row, key)):>11}" for _, key, form in COLUMNS)
-            iops, cpu = median(row, "iops"), median(row, "target_cpu_us_per_io")
-            ratio = ""
-            if base is None:
-                base = (iops, cpu)
-            else:
-                ratio = f"   {base[0] / iops:.2f}x"
-                ratio += f", {base[1] / cpu:.2f}x" if cpu and base[1] else ""
-            print(f"{point:<15}{name:<12}{cells}{ratio}")
+def save(arguments, name, data):
+    (arguments.out / name).write_text(json.dumps(data, indent=1))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", nargs="?", choices=["quick", "full"], default="full")
+def show_points(arguments, data):
+    """The tables, on the terminal and in table.txt, and the charts."""
+    text = report.aligned(report.text_rows(data)) if data["points"] else ""
+    if data.get("disk"):
+        text += "\n\n" + report.aligned(report.disk_rows(data["disk"]))
+    (arguments.out / "table.txt").write_text(text + "\n")
+    for name, svg in charts.all_charts(data).items():
+        (arguments.out / name).write_text(svg)
+    print(f"\n{arguments.rounds} rounds, {arguments.seconds:g} s a point, medians; target on processor "
+          f"{arguments.target_cpu}, load on {arguments.load_cpu}; Linux {data['machine']['kernel']}, loopback")
+    for name, note in data["notes"].items():
+        print(f"  {name}: {note}")
+    print(text)
+    if data["results"]:
+        print(f"IOPS of first, CPU of first: {next(iter(data['results']))}'s number divided by that row's. CPU, system "
+              "calls, context switches, allocations and instructions are the target's, for each I/O.")
+
+
+def run_points(arguments):
+    """quick, full and disk."""
+    failures, data = 0, fresh(arguments, "results.json")
+    if arguments.mode != "disk":
+        chosen = points.chosen(arguments.mode == "quick", arguments.only, arguments.points)
+        starters = targets.starters(arguments)
+        if not starters or not chosen:
+            raise SystemExit("nothing to measure: no gatewayd (./dev build), no tgt (needs root), no point")
+        failures += measure_points(starters, chosen, arguments, data)
+    is_whole = arguments.mode in ("full", "all") and not arguments.only + arguments.points
+    if (arguments.mode == "disk" or is_whole) and "gatewayd" not in arguments.without:
+        try:
+            data["disk"] = disk.measure(arguments, say)
+        except (load.Failed, AssertionError, OSError) as error:
+            failures += 1
+            say(f"  disk: {error}")
+    save(arguments, "results.json", data)
+    show_points(arguments, data)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(data, indent=1))
+    return failures
+
+
+def run_scale(arguments):
+    data = fresh(arguments, "scale.json")
+    found, failures = scale.measure(targets.starters(arguments), arguments, say)
+    for name, parts in found.items():
+        data["results"].setdefault(name, {}).update(parts)
+    save(arguments, "scale.json", data)
+    # As it is read again: the keys of JSON are texts.
+    results = json.loads(json.dumps(data["results"]))
+    text = "\n\n".join(f"{title}\n{report.aligned(rows)}" for title, rows in report.scale_tables(results))
+    (arguments.out / "scale.txt").write_text(text + "\n")
+    print(text)
+    return failures
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", nargs="?", choices=MODES, default="full")
     parser.add_argument("--rounds", type=int, help="alternations (5; quick: 1)")
-    parser.add_argument("--seconds", type=float, help="measured time of a point (3; quick: 1)")
-    parser.add_argument("--warmup", type=float, default=0.5)
-    parser.add_argument("--only", action="append", default=[], help="only the points whose name contains this")
-    parser.add_argument("--without", action="append", default=[], choices=["tgt", "gatewayd"])
+    parser.add_argument("--seconds", type=float, help="measured time of a point (1.5; quick: 1)")
+    parser.add_argument("--warmup", type=float, help="before it (0.3; quick: 0.2)")
+    parser.add_argument("--only", action="append", default=[],
+                        help="only the points whose name has this in it, or that a glob matches; parts of scale")
+    parser.add_argument("--points", type=lambda text: text.split(","), default=[], help="exactly these, with commas")
+    parser.add_argument("--list", action="store_true", help="print the names of the points")
+    parser.add_argument("--without", action="append", default=[], choices=["tgt", "gatewayd", "bare"])
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=ADDRESS:PORT/IQN/LUN",
                         help="a target that is running already; its LUN is overwritten")
     parser.add_argument("--daemon-argument", action="append", default=[], help="passed on to gatewayd run")
     parser.add_argument("--target-cpu", type=int, default=0)
     parser.add_argument("--load-cpu", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="write everything here too")
+    parser.add_argument("--no-counts", action="store_true", help="without the runs that count system calls and so on")
+    parser.add_argument("--add", action="store_true", help="add rounds to the results that are there")
+    parser.add_argument("--out", type=Path, default=targets.BUILD / "bench", help="directory for tables, JSON, charts")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/PERFORMANCE.md when done")
     arguments = parser.parse_args()
     quick = arguments.mode == "quick"
     arguments.rounds = arguments.rounds or (1 if quick else 5)
-    arguments.seconds = arguments.seconds or (1 if quick else 3)
+    arguments.seconds = arguments.seconds or (1 if quick else 1.5)
+    arguments.warmup = (0.2 if quick else 0.3) if arguments.warmup is None else arguments.warmup
+    return arguments
+
+
+def end(number, _):
+    """SIGTERM and SIGHUP unwind the stack as ^C does: no target and no loop device stays behind."""
+    raise SystemExit(128 + number)
+
+
+def main():
+    arguments = parse()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    if arguments.list:
+        print("\n".join(points.POINTS))
+        return 0
     if (os.cpu_count() or 1) < 2:
         arguments.target_cpu = arguments.load_cpu = 0
-        print("only one processor: target and load share it", file=sys.stderr)
-
-    points = [(name, options) for name, options in POINTS
-              if (not quick or name in QUICK) and (not arguments.only or any(text in name for text in arguments.only))]
-    targets = starters(arguments)
-    if not targets or not points:
-        raise SystemExit("nothing to measure: no gatewayd (./dev build), no tgt (needs root), no --peer; or no point")
-    results, notes, failures = run_rounds(arguments, points, targets)
-
-    print(f"\n{arguments.rounds} rounds, {arguments.seconds} s a point, medians; target on processor "
-          f"{arguments.target_cpu}, load on {arguments.load_cpu}; Linux {platform.release()}, loopback")
-    for name, note in notes.items():
-        print(f"  {name}: {note}")
-    report(results, points)
-    print(f"A ratio above 1 of IOPS: {next(iter(results))} does more; a CPU ratio below 1: it needs less time per I/O.")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({
-            "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "kernel": platform.release(),
-            "rounds": arguments.rounds, "seconds": arguments.seconds, "notes": notes, "results": results}, indent=1))
+        say("only one processor: target and load share it")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    if arguments.mode not in ("scale", "docs"):
+        failures += run_points(arguments)
+    if arguments.mode in ("scale", "all"):
+        failures += run_scale(arguments)
+    if arguments.mode == "docs" or arguments.write_docs:
+        docs.write(arguments.out)
+        say(f"written: {docs.DOCUMENT.relative_to(machine.ROOT)}")
     return 1 if failures else 0
 
 

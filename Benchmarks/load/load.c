@@ -1,6 +1,7 @@
 // An iSCSI load generator that costs little, so that the target's core is the bottleneck and not this one.
 // One thread, raw PDUs; small reads are received many at a time, large payloads are dropped in the kernel (MSG_TRUNC);
-// everything that one turn produces for a session leaves in one sendmsg. Statuses are verified, data is not.
+// everything that one turn produces for a session leaves in one sendmsg. Statuses and headers' digests are verified,
+// data is not.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -15,12 +16,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "CChecksum.h"
 #include "load.h"
 
 enum {
   IN_BYTES = 64 * 1024,
   DROP_BYTES = 16 * 1024,  // from this payload on, dropping in the kernel is cheaper than copying
   IOVECS_PER_SEND = 512,
+  DIGESTS = 4096,
 };
 
 static struct options options;
@@ -30,6 +33,13 @@ static struct histogram latencies;
 static uint64_t errors, nops, rejects, window_waits;
 static uint64_t random_state = 0x9E3779B97F4A7C15u;
 static uint8_t *payload;  // what every write sends: options.block bytes
+static uint64_t all_commands;  // since the start, those of the warm-up too
+
+// Digests of parts of the payload, which is always the same. None is ever changed: what waits to be sent points here.
+static struct {
+  uint32_t offset, length;
+  uint8_t digest[DIGEST_BYTES];
+} digests[DIGESTS];
 static bool is_stopping;
 static uint64_t in_flight;
 
@@ -69,6 +79,25 @@ static void enqueue(struct session *s, void *bytes, size_t length) {
   s->out[s->out_tail++] = (struct iovec){.iov_base = bytes, .iov_len = length};
 }
 
+static uint8_t *payload_digest(uint32_t offset, uint32_t length) {
+  for (uint32_t i = 0; i < DIGESTS; i++) {
+    uint32_t place = (offset / 512 + length / 512 + i) % DIGESTS;
+    if (digests[place].length == length && digests[place].offset == offset) return digests[place].digest;
+    if (digests[place].length != 0) continue;
+    digests[place].offset = offset;
+    digests[place].length = length;
+    put_digest(digests[place].digest, checksum_crc32c(0, payload + offset, length));
+    return digests[place].digest;
+  }
+  fail("the target cuts commands into too many different parts");
+}
+
+// A part of the payload, with its digest where the session has one.
+static void enqueue_payload(struct session *s, uint32_t offset, uint32_t length) {
+  enqueue(s, payload + offset, length);
+  if (s->data_digest) enqueue(s, payload_digest(offset, length), DIGEST_BYTES);
+}
+
 static void flush(struct session *s) {
   while (s->out_head < s->out_tail) {
     size_t count = s->out_tail - s->out_head;
@@ -92,7 +121,7 @@ static void flush(struct session *s) {
 // Data-Out PDUs for `length` bytes from `offset` on, none longer than the target takes (RFC 7143 §11.7).
 static void enqueue_data_out(struct session *s, uint32_t slot, uint8_t *headers, uint32_t transfer_tag,
                              const uint8_t *lun, uint32_t offset, uint32_t length) {
-  for (uint32_t data_sn = 0; length > 0; data_sn++, headers += HEADER_BYTES) {
+  for (uint32_t data_sn = 0; length > 0; data_sn++, headers += PDU_HEADER_BYTES) {
     uint32_t part = length < s->target_max_segment ? length : s->target_max_segment;
     memset(headers, 0, HEADER_BYTES);
     headers[0] = OP_DATA_OUT;
@@ -104,8 +133,8 @@ static void enqueue_data_out(struct session *s, uint32_t slot, uint8_t *headers,
     put32(headers + 28, s->exp_stat_sn);
     put32(headers + 36, data_sn);
     put32(headers + 40, offset);
-    enqueue(s, headers, HEADER_BYTES);
-    enqueue(s, payload + offset, part);
+    enqueue(s, headers, seal(s, headers));
+    enqueue_payload(s, offset, part);
     offset += part;
     length -= part;
   }
@@ -146,24 +175,26 @@ static void start_command(struct session *s, uint64_t now) {
   memset(h, 0, HEADER_BYTES);
   h[0] = OP_COMMAND;
   h[1] = FLAG_FINAL | ATTRIBUTE_SIMPLE | (c->is_write ? FLAG_WRITE : FLAG_READ);
-  put64(h + 8, options.lun << 48);
+  put_lun(h + 8, options.lun + (options.luns > 1 ? (uint32_t)(next_random() % options.luns) : 0));
   put32(h + 16, slot);
   put32(h + 20, options.block);
   put32(h + 24, s->cmd_sn++);
   put32(h + 28, s->exp_stat_sn);
   put_cdb(h + 32, c->is_write, next_lba(s), options.block / medium.block_bytes);
-  enqueue(s, h, HEADER_BYTES);
-  if (!c->is_write) return;
+  if (!c->is_write) {
+    enqueue(s, h, seal(s, h));
+    return;
+  }
 
   uint32_t immediate = 0, unsolicited = 0, first = minimum(s->first_burst, options.block);
   if (s->immediate_data) immediate = minimum(first, s->target_max_segment);
   if (!s->initial_r2t) unsolicited = first - immediate;
   put24(h + 5, immediate);
-  if (immediate > 0) enqueue(s, payload, immediate);
-  if (unsolicited > 0) {
-    h[1] &= (uint8_t)~FLAG_FINAL;
+  if (unsolicited > 0) h[1] &= (uint8_t)~FLAG_FINAL;
+  enqueue(s, h, seal(s, h));
+  if (immediate > 0) enqueue_payload(s, 0, immediate);
+  if (unsolicited > 0)
     enqueue_data_out(s, slot, c->unsolicited_headers, RESERVED_TAG, h + 8, immediate, unsolicited);
-  }
 }
 
 static void start_commands(struct session *s, uint64_t now) {
@@ -185,6 +216,7 @@ static void complete(struct session *s, const uint8_t *header, uint64_t now) {
   s->commands[slot].is_busy = false;
   s->free_slots[s->free_count++] = slot;
   in_flight--;
+  all_commands++;
   histogram_add(&latencies, now - s->commands[slot].start_ns);
 }
 
@@ -208,11 +240,17 @@ static void answer_nop(struct session *s, const uint8_t *header) {
   memcpy(h + 20, header + 20, 4);
   put32(h + 24, s->cmd_sn);
   put32(h + 28, s->exp_stat_sn);
-  enqueue(s, h, HEADER_BYTES);
+  enqueue(s, h, seal(s, h));
 }
 
 static void take_header(struct session *s, const uint8_t *header, uint64_t now) {
-  s->skip = header[4] * 4u + padded(get24(header + 5));
+  uint32_t length = get24(header + 5);
+  s->skip = header[4] * 4u + padded(length) + (s->data_digest && length > 0 ? DIGEST_BYTES : 0);
+  if (s->header_digest) {
+    uint8_t digest[DIGEST_BYTES];
+    put_digest(digest, checksum_crc32c(0, header, HEADER_BYTES));
+    if (memcmp(digest, header + HEADER_BYTES, DIGEST_BYTES) != 0) fail("a header with a wrong digest");
+  }
   uint32_t max_cmd_sn = get32(header + 32);
   if (serial_le(s->max_cmd_sn, max_cmd_sn)) s->max_cmd_sn = max_cmd_sn;
   uint8_t opcode = header[0] & 0x3F;
@@ -240,9 +278,9 @@ static void parse(struct session *s, uint64_t now) {
     size_t skipped = s->skip < there ? s->skip : there;
     s->skip -= skipped;
     at += skipped;
-    if (s->in_length - at < HEADER_BYTES) break;
+    if (s->in_length - at < s->header_length) break;
     take_header(s, s->in + at, now);
-    at += HEADER_BYTES;
+    at += s->header_length;
   }
   s->in_length -= at;
   memmove(s->in, s->in + at, s->in_length);
@@ -257,7 +295,7 @@ static bool receive(struct session *s, int flags) {
   } else {
     // When large payloads follow the headers, do not copy the beginning of the next one.
     size_t most = options.block >= DROP_BYTES && options.access != ACCESS_WRITE
-                      ? (size_t)s->skip + HEADER_BYTES - s->in_length
+                      ? (size_t)s->skip + s->header_length - s->in_length
                       : IN_BYTES - s->in_length;
     got = recv(s->fd, s->in + s->in_length, most, flags);
   }
@@ -314,14 +352,14 @@ static void prepare(struct session *s, int epoll) {
   uint32_t unsolicited = pdus_for(s, s->first_burst), burst = pdus_for(s, s->max_burst);
   s->commands = calloc(options.depth, sizeof *s->commands);
   s->free_slots = calloc(options.depth, sizeof *s->free_slots);
-  s->out_capacity = (size_t)options.depth * (4 + 2 * (unsolicited + burst)) + 64;
+  s->out_capacity = (size_t)options.depth * (6 + 3 * (unsolicited + burst)) + 64;
   s->out = calloc(s->out_capacity, sizeof *s->out);
   s->in = malloc(IN_BYTES);
-  uint8_t *headers = malloc((size_t)options.depth * (unsolicited + burst) * HEADER_BYTES);
+  uint8_t *headers = malloc((size_t)options.depth * (unsolicited + burst) * PDU_HEADER_BYTES);
   if (!s->commands || !s->free_slots || !s->out || !s->in || !headers) fail("out of memory");
   for (uint32_t i = 0; i < options.depth; i++) {
-    s->commands[i].unsolicited_headers = headers + (size_t)i * (unsolicited + burst) * HEADER_BYTES;
-    s->commands[i].burst_headers = s->commands[i].unsolicited_headers + (size_t)unsolicited * HEADER_BYTES;
+    s->commands[i].unsolicited_headers = headers + (size_t)i * (unsolicited + burst) * PDU_HEADER_BYTES;
+    s->commands[i].burst_headers = s->commands[i].unsolicited_headers + (size_t)unsolicited * PDU_HEADER_BYTES;
     s->free_slots[s->free_count++] = options.depth - 1 - i;
   }
   s->sequential_block = (uint64_t)s->number * (medium.blocks / options.sessions) * medium.block_bytes / options.block;
@@ -383,7 +421,8 @@ static const char usage[] =
     "  --sessions N          connections (1)            --seconds S    measured time (3), after --warmup S (0.5)\n"
     "  --random|--sequential order of the places        --size BYTES   use only so much of the LUN\n"
     "  --cpu N               run on this processor      --watch PID    report the CPU time of this process per I/O\n"
-    "  --initiator NAME      initiator name\n";
+    "  --digests none|header|data|both (none)           --luns N       spread over N LUNs, from --lun on (1)\n"
+    "  --initiator NAME      initiator name             --idle         log in only, and stay until the input ends\n";
 
 static enum access parse_access(const char *text) {
   static const char *const names[] = {"read", "write", "mix"};
@@ -392,8 +431,16 @@ static enum access parse_access(const char *text) {
   fail("--rw is read, write or mix");
 }
 
+static void parse_digests(const char *text) {
+  bool is_both = strcmp(text, "both") == 0;
+  options.header_digest = is_both || strcmp(text, "header") == 0;
+  options.data_digest = is_both || strcmp(text, "data") == 0;
+  if (!options.header_digest && !options.data_digest && strcmp(text, "none") != 0)
+    fail("--digests is none, header, data or both");
+}
+
 static void parse_options(int argc, char **argv) {
-  options = (struct options){.address = "127.0.0.1", .port = 3260, .block = 4096, .depth = 1, .sessions = 1,
+  options = (struct options){.address = "127.0.0.1", .port = 3260, .block = 4096, .depth = 1, .sessions = 1, .luns = 1,
                              .seconds = 3, .warmup = 0.5, .cpu = -1, .read_percent = 70,
                              .initiator = "iqn.2026-01.example:load"};
   static const struct option known[] = {
@@ -401,13 +448,17 @@ static void parse_options(int argc, char **argv) {
       {"rw", 1, 0, 'r'},      {"block", 1, 0, 'b'},   {"depth", 1, 0, 'd'},      {"sessions", 1, 0, 's'},
       {"seconds", 1, 0, 'S'}, {"warmup", 1, 0, 'w'},  {"random", 0, 0, 'R'},     {"sequential", 0, 0, 'q'},
       {"size", 1, 0, 'z'},    {"cpu", 1, 0, 'c'},     {"watch", 1, 0, 'W'},      {"read-percent", 1, 0, 'P'},
-      {"help", 0, 0, 'h'},    {"initiator", 1, 0, 'i'}, {0, 0, 0, 0}};
+      {"help", 0, 0, 'h'},    {"initiator", 1, 0, 'i'}, {"digests", 1, 0, 'D'},
+      {"luns", 1, 0, 'L'},    {"idle", 0, 0, 'I'},    {0, 0, 0, 0}};
   for (int letter; (letter = getopt_long(argc, argv, "h", known, NULL)) != -1;) switch (letter) {
       case 'a': options.address = optarg; break;
       case 'p': options.port = (uint16_t)atoi(optarg); break;
       case 't': options.target = optarg; break;
       case 'i': options.initiator = optarg; break;
-      case 'l': options.lun = strtoull(optarg, NULL, 0); break;
+      case 'l': options.lun = (uint32_t)strtoul(optarg, NULL, 0); break;
+      case 'L': options.luns = (uint32_t)atoi(optarg); break;
+      case 'D': parse_digests(optarg); break;
+      case 'I': options.is_idle = true; break;
       case 'r': options.access = parse_access(optarg); break;
       case 'P': options.read_percent = (uint32_t)atoi(optarg); break;
       case 'b': options.block = (uint32_t)parse_size(optarg); break;
@@ -423,7 +474,8 @@ static void parse_options(int argc, char **argv) {
       case 'h': fputs(usage, stdout); exit(0);
       default: fputs(usage, stderr); exit(2);
     }
-  if (options.target == NULL || options.depth == 0 || options.sessions == 0 || options.lun > 0x3FFF) {
+  if (options.target == NULL || options.depth == 0 || options.sessions == 0 || options.luns == 0 ||
+      options.lun + options.luns > 0x4000) {
     fputs(usage, stderr);
     exit(2);
   }
@@ -437,6 +489,34 @@ static void check_sizes(void) {
   if (medium.blocks < options.block / medium.block_bytes) fail("the LUN is smaller than one command");
 }
 
+static void allow_all_files(void) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Logs in, says how long that took, and holds the sessions until the input ends.
+static int stay_idle(void) {
+  sessions = calloc(options.sessions, sizeof *sessions);
+  if (sessions == NULL) fail("out of memory");
+  uint64_t begin = now_ns();
+  for (uint32_t i = 0; i < options.sessions; i++) {
+    uint64_t start = now_ns();
+    sessions[i].number = i;
+    session_login(&sessions[i], &options);
+    histogram_add(&latencies, now_ns() - start);
+  }
+  printf("{\"begin_ns\": %llu, \"end_ns\": %llu, \"logins\": %u, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+         (unsigned long long)begin, (unsigned long long)now_ns(), options.sessions, histogram_us(&latencies, 0.5),
+         histogram_us(&latencies, 0.99));
+  fflush(stdout);
+  char scrap[64];
+  while (read(STDIN_FILENO, scrap, sizeof scrap) > 0) continue;
+  for (uint32_t i = 0; i < options.sessions; i++) session_logout(&sessions[i]);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   parse_options(argc, argv);
   if (options.cpu >= 0) {
@@ -445,6 +525,8 @@ int main(int argc, char **argv) {
     CPU_SET(options.cpu, &set);
     if (sched_setaffinity(0, sizeof set, &set) < 0) fail("cannot run on processor %d", options.cpu);
   }
+  allow_all_files();
+  if (options.is_idle) return stay_idle();
   payload = malloc(options.block);
   sessions = calloc(options.sessions, sizeof *sessions);
   int epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -454,7 +536,7 @@ int main(int argc, char **argv) {
   for (uint32_t i = 0; i < options.sessions; i++) {
     sessions[i].number = i;
     session_login(&sessions[i], &options);
-    medium = session_medium(&sessions[i], &options);
+    for (uint32_t j = 0; j < options.luns; j++) medium = session_medium(&sessions[i], options.lun + j);
   }
   check_sizes();
   for (uint32_t i = 0; i < options.sessions; i++) {
@@ -486,12 +568,13 @@ int main(int argc, char **argv) {
          "\"mean_us\": %.1f, \"commands\": %llu, \"errors\": %llu, \"rejects\": %llu, \"nop_ins\": %llu, "
          "\"window_waits\": %llu, \"seconds\": %.3f, \"load_cpu_percent\": %.1f, \"load_cpu_us_per_io\": %.3f, "
          "\"target_cpu_percent\": %.1f, \"target_cpu_us_per_io\": %.3f, \"target_user_us_per_io\": %.3f, "
-         "\"block\": %u, \"depth\": %u, \"sessions\": %u}\n",
+         "\"block\": %u, \"depth\": %u, \"sessions\": %u, \"all_commands\": %llu}\n",
          (double)result.count / elapsed, (double)result.count * options.block / elapsed / 1e6,
          histogram_us(&result, 0.5), histogram_us(&result, 0.99), histogram_us(&result, 0.999),
          (double)result.max_ns / 1e3, (double)result.sum_ns / count / 1e3, (unsigned long long)result.count,
          (unsigned long long)errors, (unsigned long long)rejects, (unsigned long long)nops,
          (unsigned long long)window_waits, elapsed, own / elapsed * 100, own * 1e6 / count, target / elapsed * 100,
-         target * 1e6 / count, (user[1] - user[0]) * 1e6 / count, options.block, options.depth, options.sessions);
+         target * 1e6 / count, (user[1] - user[0]) * 1e6 / count, options.block, options.depth, options.sessions,
+         (unsigned long long)all_commands);
   return errors > 0 || rejects > 0 || result.count == 0 ? 1 : 0;
 }

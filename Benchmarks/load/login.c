@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "CChecksum.h"
 #include "load.h"
 
 static void send_all(int fd, const void *bytes, size_t length) {
@@ -32,18 +33,31 @@ static void receive_all(int fd, void *bytes, size_t length) {
   }
 }
 
+size_t seal(const struct session *s, uint8_t *header) {
+  if (!s->header_digest || !s->is_after_login) return HEADER_BYTES;
+  put_digest(header + HEADER_BYTES, checksum_crc32c(0, header, HEADER_BYTES));
+  return PDU_HEADER_BYTES;
+}
+
+// Before the measurement only logins have data, and those have no digests.
 static void send_pdu(struct session *s, uint8_t *header, const void *data, uint32_t length) {
   static const uint8_t zeros[4];
   put24(header + 5, length);
-  send_all(s->fd, header, HEADER_BYTES);
+  send_all(s->fd, header, seal(s, header));
   if (length > 0) send_all(s->fd, data, length);
   if (padded(length) > length) send_all(s->fd, zeros, padded(length) - length);
 }
 
+// What follows a header: additional segments, data, padding, digest.
+static uint32_t data_bytes(const struct session *s, const uint8_t *header) {
+  uint32_t length = get24(header + 5);
+  return header[4] * 4u + padded(length) + (s->data_digest && s->is_after_login && length > 0 ? DIGEST_BYTES : 0);
+}
+
 // Reads one PDU; its data segment is cut to `capacity` bytes. Returns the bytes stored.
 static uint32_t receive_pdu(struct session *s, uint8_t *header, uint8_t *data, uint32_t capacity) {
-  receive_all(s->fd, header, HEADER_BYTES);
-  uint32_t length = header[4] * 4u + padded(get24(header + 5)), kept = get24(header + 5);
+  receive_all(s->fd, header, s->header_length);
+  uint32_t length = data_bytes(s, header), kept = get24(header + 5);
   for (uint32_t at = 0; at < length;) {
     uint8_t scrap[4096];
     uint32_t part = length - at < sizeof scrap ? length - at : sizeof scrap;
@@ -78,8 +92,8 @@ static void take_key(struct session *s, const char *key, const char *value) {
   if (strcmp(key, "MaxBurstLength") == 0) s->max_burst = number;
   if (strcmp(key, "ImmediateData") == 0) s->immediate_data = yes;
   if (strcmp(key, "InitialR2T") == 0) s->initial_r2t = yes;
-  if ((strcmp(key, "HeaderDigest") == 0 || strcmp(key, "DataDigest") == 0) && strcmp(value, "None") != 0)
-    fail("the target insists on %s=%s", key, value);
+  if (strcmp(key, "HeaderDigest") == 0) s->header_digest = strcmp(value, "CRC32C") == 0;
+  if (strcmp(key, "DataDigest") == 0) s->data_digest = strcmp(value, "CRC32C") == 0;
 }
 
 static void take_keys(struct session *s, char *text, uint32_t length) {
@@ -96,11 +110,12 @@ static void take_keys(struct session *s, char *text, uint32_t length) {
 static uint32_t offered_keys(char *text, size_t capacity, const struct options *o) {
   // What Linux's initiator offers, so that the target is measured as it would be used.
   int n = snprintf(text, capacity,
-                   "InitiatorName=%s%cTargetName=%s%cSessionType=Normal%cHeaderDigest=None%cDataDigest=None%c"
+                   "InitiatorName=%s%cTargetName=%s%cSessionType=Normal%cHeaderDigest=%s%cDataDigest=%s%c"
                    "InitialR2T=No%cImmediateData=Yes%cMaxRecvDataSegmentLength=262144%cMaxBurstLength=16776192%c"
                    "FirstBurstLength=262144%cMaxOutstandingR2T=1%cMaxConnections=1%cDataPDUInOrder=Yes%c"
                    "DataSequenceInOrder=Yes%cErrorRecoveryLevel=0%cDefaultTime2Wait=2%cDefaultTime2Retain=0%c",
-                   o->initiator, 0, o->target, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+                   o->initiator, 0, o->target, 0, 0, o->header_digest ? "CRC32C" : "None", 0,
+                   o->data_digest ? "CRC32C" : "None", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
   if (n < 0 || (size_t)n >= capacity) fail("the names are too long");
   return (uint32_t)n;
 }
@@ -113,13 +128,14 @@ void session_login(struct session *s, const struct options *o) {
   s->max_burst = 262144;
   s->immediate_data = s->initial_r2t = true;
   s->cmd_sn = 1;
+  s->header_length = HEADER_BYTES;
 
   char text[8192];
   uint32_t length = offered_keys(text, sizeof text, o), exp_stat_sn = 0;
-  uint8_t response[HEADER_BYTES], answer[8193];
+  uint8_t response[PDU_HEADER_BYTES], answer[8193];
   for (int step = 0; step < 8; step++) {
-    uint8_t header[HEADER_BYTES] = {OP_LOGIN | OP_IMMEDIATE, 0x87};  // T, CSG=1, NSG=3
-    header[8] = 0x80;                                                // ISID, type "random" (§11.12.5)
+    uint8_t header[PDU_HEADER_BYTES] = {OP_LOGIN | OP_IMMEDIATE, 0x87};  // T, CSG=1, NSG=3
+    header[8] = 0x80;                                                    // ISID, type "random" (§11.12.5)
     put32(header + 9, (uint32_t)getpid());
     header[13] = (uint8_t)s->number;
     header[12] ^= (uint8_t)(s->number >> 8);
@@ -134,6 +150,10 @@ void session_login(struct session *s, const struct options *o) {
     length = 0;
     if ((response[1] & 0x83) == 0x83) {
       s->exp_stat_sn = exp_stat_sn;
+      if (s->header_digest != o->header_digest || s->data_digest != o->data_digest)
+        fail("the target did not agree to the digests");
+      s->is_after_login = true;
+      s->header_length = s->header_digest ? PDU_HEADER_BYTES : HEADER_BYTES;
       return;
     }
   }
@@ -141,10 +161,9 @@ void session_login(struct session *s, const struct options *o) {
 }
 
 // One command without data-out; returns its SCSI status.
-static uint8_t run_command(struct session *s, const struct options *o, const uint8_t cdb[16], uint8_t *data,
-                           uint32_t capacity) {
-  uint8_t header[HEADER_BYTES] = {OP_COMMAND, FLAG_FINAL | ATTRIBUTE_SIMPLE | (capacity > 0 ? FLAG_READ : 0)};
-  put64(header + 8, o->lun << 48);
+static uint8_t run_command(struct session *s, uint32_t lun, const uint8_t cdb[16], uint8_t *data, uint32_t capacity) {
+  uint8_t header[PDU_HEADER_BYTES] = {OP_COMMAND, FLAG_FINAL | ATTRIBUTE_SIMPLE | (capacity > 0 ? FLAG_READ : 0)};
+  put_lun(header + 8, lun);
   put32(header + 16, 0x5EED);
   put32(header + 20, capacity);
   put32(header + 24, s->cmd_sn++);
@@ -152,7 +171,7 @@ static uint8_t run_command(struct session *s, const struct options *o, const uin
   memcpy(header + 32, cdb, 16);
   send_pdu(s, header, NULL, 0);
   for (;;) {
-    uint8_t response[HEADER_BYTES], sense[512];
+    uint8_t response[PDU_HEADER_BYTES], sense[512];
 
     // Peek at the opcode, so that Data-In lands in the caller's buffer.
     if (recv(s->fd, response, 1, MSG_PEEK | MSG_WAITALL) != 1) fail("no response to a command");
@@ -166,24 +185,25 @@ static uint8_t run_command(struct session *s, const struct options *o, const uin
   }
 }
 
-struct medium session_medium(struct session *s, const struct options *o) {
+struct medium session_medium(struct session *s, uint32_t lun) {
   uint8_t ready[16] = {0}, capacity[16] = {0x9E, 0x10}, data[32] = {0};
   capacity[13] = sizeof data;
-  for (int attempt = 0; run_command(s, o, ready, NULL, 0) != 0; attempt++)
-    if (attempt == 16) fail("LUN %llu is not ready", (unsigned long long)o->lun);
-  if (run_command(s, o, capacity, data, sizeof data) != 0) fail("READ CAPACITY (16) failed");
+  for (int attempt = 0; run_command(s, lun, ready, NULL, 0) != 0; attempt++)
+    if (attempt == 16) fail("LUN %u is not ready", lun);
+  if (run_command(s, lun, capacity, data, sizeof data) != 0) fail("READ CAPACITY (16) failed");
   return (struct medium){.blocks = get64(data) + 1, .block_bytes = get32(data + 8)};
 }
 
 void session_logout(struct session *s) {
-  uint8_t header[HEADER_BYTES] = {OP_LOGOUT | OP_IMMEDIATE, FLAG_FINAL};
+  uint8_t header[PDU_HEADER_BYTES] = {OP_LOGOUT | OP_IMMEDIATE, FLAG_FINAL};
   put32(header + 16, 0x5EED);
   put32(header + 24, s->cmd_sn);
   put32(header + 28, s->exp_stat_sn);
-  if (send(s->fd, header, sizeof header, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof header) {
+  size_t length = seal(s, header);
+  if (send(s->fd, header, length, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)length) {
     struct timeval limit = {.tv_sec = 1};
     setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    recv(s->fd, header, sizeof header, MSG_WAITALL);
+    recv(s->fd, header, s->header_length, MSG_WAITALL);
   }
   close(s->fd);
 }

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { HEADER_BYTES = 48 };
+enum { HEADER_BYTES = 48, DIGEST_BYTES = 4, PDU_HEADER_BYTES = HEADER_BYTES + DIGEST_BYTES };
 
 // Opcodes (RFC 7143 §11.2.1.2).
 enum {
@@ -58,6 +58,12 @@ static inline void put24(uint8_t *p, uint32_t v) {
   p[0] = (uint8_t)(v >> 16);
   p[1] = (uint8_t)(v >> 8);
   p[2] = (uint8_t)v;
+}
+
+// A digest is sent as the CRC's bytes stand in a little-endian machine (RFC 7143 §13.1).
+static inline void put_digest(uint8_t *p, uint32_t crc) {
+  crc = htole32(crc);
+  memcpy(p, &crc, DIGEST_BYTES);
 }
 
 // a <= b in serial arithmetic (RFC 1982).
