@@ -2,11 +2,9 @@ import ISCSI
 import Reactor
 
 /// Somebody whose memory a Put_Data sends from. It must outlive what is lent.
-open class Lender {
+open class Lender: BufferAccount {
   /// Put_Datas that are not sent yet.
   public final var lent = 0
-
-  public init() {}
 }
 
 /// The datamover under one iSCSI connection: the waist of RFC 5047 (Datamover Architecture), with its primitives. What the

@@ -188,7 +188,7 @@ public final class Gateway: GatewayControl {
       sessionsMax: settings.limits.sessions, queueDepth: UInt32(settings.limits.queueDepth),
       loginTimeoutNs: UInt64(settings.limits.loginTimeoutSeconds) * second,
       nopIntervalNs: UInt64(settings.timeouts.nopIntervalSeconds) * second,
-      ioDeadlineNs: UInt64(settings.timeouts.ioDeadlineSeconds) * second, verbsPollNs: settings.iser.pollNs)
+      ioDeadlineNs: UInt64(settings.timeouts.ioDeadlineSeconds) * second, pollNs: settings.target.pollNs)
   }
 
   /// What SendTargets tells: a socket on every address stands for each address that the machine has.

@@ -23,6 +23,9 @@ public struct Settings: Sendable, Equatable {
     public var listen = [ListenAddress(host: "::", port: ListenAddress.standardPort)]
     /// Reactor threads; nil: one per processor.
     public var threads: Int?
+    /// How long a thread with nothing to do looks for work before it sleeps; 0: not at all. Less latency for more processor
+    /// time.
+    public var pollNs: UInt64 = 0
 
     public init() {}
   }
@@ -91,9 +94,6 @@ public struct Settings: Sendable, Equatable {
   public struct ISER: Sendable, Equatable {
     /// Whether it is served where a NIC allows.
     public var isEnabled = true
-    /// How long a thread that finds nothing to do looks for completions before it sleeps; 0: not at all. Less latency for
-    /// more processor time.
-    public var pollNs: UInt64 = 0
 
     public init() {}
   }

@@ -1,5 +1,12 @@
 import Glibc
 
+/// On whose account buffers are: how much of the arena it has. It must outlive them.
+open class BufferAccount {
+  public final var heldBytes = 0
+
+  public init() {}
+}
+
 /// A piece of the arena: page-aligned memory that io_uring may have registered. It has one owner at any time, who gives it
 /// back to the pool it came from exactly once.
 public struct Buffer {
@@ -10,6 +17,8 @@ public struct Buffer {
   public let chunk: UInt16
   /// The fixed-buffer slot of its chunk; nil where the kernel did not register it.
   public let registered: UInt16?
+  /// Not counted: the account stays as long as it holds something.
+  fileprivate var account: Unmanaged<BufferAccount>?
 
   @usableFromInline
   init(base: UnsafeMutableRawPointer, capacity: Int, chunk: UInt16, registered: UInt16?) {
@@ -57,6 +66,8 @@ public final class BufferPool {
   private let open: UnsafeMutablePointer<Int32>
   /// Bytes handed out now.
   public private(set) var bytesInUse = 0
+  /// Something that was on an account came back; the owner resets it.
+  public var hasReturned = false
   /// Set when `take` had nothing; the owner resets it when it has retried those who wait.
   public var isShort = false
   /// Told of each chunk that is opened, with its memory, for those who must register it; false: it cannot be used.
@@ -125,8 +136,28 @@ public final class BufferPool {
       registered: chunk.pointee.isRegistered ? UInt16(number) : nil)
   }
 
+  /// As `take`, on an account until it is given back.
+  @inline(__always)
+  public func take(_ bytes: Int, for account: BufferAccount) -> Buffer? {
+    guard var buffer = take(bytes) else { return nil }
+    charge(&buffer, to: account)
+    return buffer
+  }
+
+  /// Puts a buffer that is on nobody's account on this one.
+  @inline(__always)
+  public func charge(_ buffer: inout Buffer, to account: BufferAccount) {
+    precondition(buffer.account == nil, "a buffer on two accounts")
+    buffer.account = Unmanaged.passUnretained(account)
+    account.heldBytes += buffer.capacity
+  }
+
   /// Takes `buffer` back.
   public func give(_ buffer: Buffer) {
+    if let account = buffer.account {
+      account._withUnsafeGuaranteedRef { $0.heldBytes -= buffer.capacity }
+      hasReturned = true
+    }
     let number = Int(buffer.chunk)
     let chunk = chunks + number
     let offset = buffer.base - (arena + number * Self.chunkBytes)

@@ -73,6 +73,8 @@ public final class Ring {
   @usableFromInline let ring: UnsafeMutablePointer<io_uring>
   /// Whether completions are deferred to this thread's wait (Linux 6.1).
   public let defersTaskWork: Bool
+  /// Whether the kernel says in shared memory that there is something to collect.
+  private let tellsOfWork: Bool
   /// Slots of the fixed-file and fixed-buffer tables; 0 where the kernel refused to make one.
   public private(set) var fileSlots: UInt32 = 0
   public private(set) var bufferSlots: UInt32 = 0
@@ -85,15 +87,18 @@ public final class Ring {
   public init(entries: UInt32, completions: UInt32) throws(RingError) {
     let ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
     ring.initialize(to: io_uring())
-    let best = UInt32(IORING_SETUP_SINGLE_ISSUER) | UInt32(IORING_SETUP_DEFER_TASKRUN)
+    let tells = UInt32(IORING_SETUP_TASKRUN_FLAG)
+    let best = UInt32(IORING_SETUP_SINGLE_ISSUER) | UInt32(IORING_SETUP_DEFER_TASKRUN) | tells
     var code: Int32 = 0
     var deferring = false
-    for flags in [best, UInt32(IORING_SETUP_COOP_TASKRUN), 0] {
+    var tellsOfWork = false
+    for flags in [best, UInt32(IORING_SETUP_COOP_TASKRUN) | tells, 0] {
       var parameters = io_uring_params()
       parameters.flags = flags | UInt32(IORING_SETUP_CQSIZE)
       parameters.cq_entries = completions
       code = io_uring_queue_init_params(entries, ring, &parameters)
       deferring = flags == best
+      tellsOfWork = flags != 0
       if code != -EINVAL { break }
     }
     guard code == 0 else {
@@ -103,6 +108,7 @@ public final class Ring {
     }
     self.ring = ring
     defersTaskWork = deferring
+    self.tellsOfWork = tellsOfWork
     // A registered ring descriptor saves the look-up at each enter; without it everything still works.
     _ = io_uring_register_ring_fd(ring)
   }
@@ -170,6 +176,13 @@ public final class Ring {
   public func poll() {
     entries &+= 1
     _ = io_uring_submit_and_get_events(ring)
+  }
+
+  /// Whether `poll` would find or submit anything, as far as it can be told without a system call.
+  public var hasWork: Bool {
+    guard tellsOfWork, io_uring_sq_ready(ring) == 0, io_uring_cq_ready(ring) == 0 else { return true }
+    let signs = UInt32(IORING_SQ_TASKRUN) | UInt32(IORING_SQ_CQ_OVERFLOW)
+    return system_load_acquire(ring.pointee.sq.kflags) & signs != 0
   }
 
   /// Copies up to `limit` completions to `into` and hands their places back to the kernel. Returns how many.

@@ -22,7 +22,7 @@ struct SettingsReaderTests {
     let settings = try SettingsReader.read([
       "target": [
         "name": "iqn.2024-01.org.example:storage", "alias": "Attic", "listen": ["10.0.0.1:3261", "[fd00::1]"],
-        "threads": 3,
+        "threads": 3, "poll-us": 50,
       ],
       "discovery": ["enabled": false, "export-blank": false, "ignore": ["/dev/sdz", "/dev/disk/by-id/usb-*"]],
       "limits": [
@@ -39,7 +39,7 @@ struct SettingsReaderTests {
         ],
       ],
       "discovery-auth": ["user": "d", "secret": "ddddddddddddd"],
-      "iser": ["enabled": false, "poll-us": 50],
+      "iser": ["enabled": false],
       "timeouts": ["nop-interval": 0, "io-deadline": 25],
       "log": ["level": "debug"],
     ])
@@ -61,7 +61,7 @@ struct SettingsReaderTests {
     #expect(settings.access.rules[0].luns == [0, 3])
     #expect(settings.access.rules[0].chap?.initiator.secret == Secret("abcdefabcdef"))
     #expect(settings.discoveryAuthentication?.initiator.user == "d")
-    #expect(!settings.iser.isEnabled && settings.iser.pollNs == 50_000)
+    #expect(!settings.iser.isEnabled && settings.target.pollNs == 50_000)
     #expect(settings.timeouts.nopIntervalSeconds == 0 && settings.timeouts.ioDeadlineSeconds == 25)
     #expect(settings.logLevel == .debug)
   }
@@ -72,7 +72,8 @@ struct SettingsReaderTests {
     let file: SettingsValue = ["target": ["name": "iqn.2024-01.org.example", "lisen": []]]
     #expect(
       problems(file, text: text) == [
-        "gatewayd.toml:7: unknown key 'lisen' in [target]; did you mean 'listen'? allowed: name, alias, listen, threads"
+        "gatewayd.toml:7: unknown key 'lisen' in [target]; did you mean 'listen'? allowed: name, alias, listen, threads, "
+          + "poll-us"
       ])
   }
 
@@ -125,18 +126,18 @@ struct SettingsReaderTests {
       problems(["limits": ["sessions": "many"]]) == [
         "gatewayd.toml: 'sessions' in [limits] is a text; allowed: a number from 1 to 65535"
       ])
-    #expect(problems(["target": 3])[0].contains("allowed: a table with name, alias, listen, threads"))
+    #expect(problems(["target": 3])[0].contains("allowed: a table with name, alias, listen, threads, poll-us"))
     #expect(problems(["discovery": ["enabled": 1]])[0].hasSuffix("is a number; allowed: true or false"))
     #expect(problems(["timeouts": ["io-deadline": .other("a fraction")]])[0].contains("is a fraction; allowed:"))
   }
 
-  @Test("[iser]: on by default and without polling; polling has a bound")
+  @Test("iSER is on by default and polling off; polling has a bound")
   func iser() throws {
-    #expect(Settings().iser.isEnabled && Settings().iser.pollNs == 0)
-    #expect(try SettingsReader.read(["iser": ["poll-us": 1000]]).iser.pollNs == 1_000_000)
+    #expect(Settings().iser.isEnabled && Settings().target.pollNs == 0)
+    #expect(try SettingsReader.read(["target": ["poll-us": 1000]]).target.pollNs == 1_000_000)
     #expect(
-      problems(["iser": ["poll-us": 1001]]) == [
-        "gatewayd.toml: 'poll-us' in [iser] is 1001; allowed: a number from 0 to 1000 (microseconds; 0: never)"
+      problems(["target": ["poll-us": 1001]]) == [
+        "gatewayd.toml: 'poll-us' in [target] is 1001; allowed: a number from 0 to 1000 (microseconds; 0: never)"
       ])
     #expect(problems(["iser": ["enabled": "yes"]])[0].hasSuffix("is a text; allowed: true or false"))
     var off = Settings()

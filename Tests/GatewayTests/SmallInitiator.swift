@@ -57,6 +57,7 @@ final class SmallInitiator {
     var done = 0
     while done < count {
       let got = bytes.withUnsafeMutableBytes { recv(fd, $0.baseAddress! + done, count - done, 0) }
+      if got < 0, errno == EINTR { continue }
       guard got > 0 else { throw Failure(what: got == 0 ? "closed" : "receive: \(errno)") }
       done += got
     }

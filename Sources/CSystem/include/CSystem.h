@@ -52,6 +52,18 @@ void system_tune_connection(int fd);
 /// CLOCK_MONOTONIC in nanoseconds.
 uint64_t system_monotonic_ns(void);
 
+/// Tells the processor that this is a loop that waits.
+static inline void system_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/// A load that later loads are not taken before.
+static inline uint32_t system_load_acquire(const uint32_t *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
+
 /// getrandom(2) for `count` bytes; traps the process if the kernel has none (it always has after boot).
 void system_random(void *bytes, uint64_t count);
 

@@ -8,8 +8,8 @@ import Wire
 public final class SendBatch {
   static let vectorsMax = 512
   static let scratchBytes = 24 << 10
-  /// A message is closed when it carries this much, so that one connection does not hold the loop.
-  static let payloadBytesMax = 1 << 20
+  /// A message is closed when it carries this much.
+  var payloadBytesMax = SendBatches.payloadBytesMaxAlone
 
   let vectors: UnsafeMutablePointer<iovec>
   let scratch: UnsafeMutableRawPointer
@@ -70,7 +70,7 @@ public final class SendBatch {
 
   /// Room for a header with digest, a payload, padding and digest.
   var hasRoom: Bool {
-    vectorCount + 3 <= Self.vectorsMax && scratchUsed + 64 <= Self.scratchBytes && payloadBytes < Self.payloadBytesMax
+    vectorCount + 3 <= Self.vectorsMax && scratchUsed + 64 <= Self.scratchBytes && payloadBytes < payloadBytesMax
   }
 
   func add(_ base: UnsafeRawPointer, _ count: Int) {
@@ -117,11 +117,21 @@ public final class SendBatch {
 
 /// The batches of a thread.
 public final class SendBatches {
+  /// What a message carries of payload at most: so that one connection does not hold the loop while others wait.
+  static let payloadBytesMaxAlone = 1 << 20
+  static let payloadBytesMaxShared = 256 << 10
+
   private var free: [SendBatch] = []
+  /// Whether the thread serves several connections.
+  public var isShared = false
 
   public init() {}
 
-  func take() -> SendBatch { free.popLast() ?? SendBatch() }
+  func take() -> SendBatch {
+    let batch = free.popLast() ?? SendBatch()
+    batch.payloadBytesMax = isShared ? Self.payloadBytesMaxShared : Self.payloadBytesMaxAlone
+    return batch
+  }
 
   func give(_ batch: SendBatch) {
     batch.reset()

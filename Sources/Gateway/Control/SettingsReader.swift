@@ -43,6 +43,9 @@ public enum SettingsReader {
     SettingsRow("threads") { field, target in
       if let count = field.integer(1...256) { target.threads = count }
     },
+    SettingsRow("poll-us") { field, target in
+      if let us = field.integer(0...1000, unit: " (microseconds; 0: never)") { target.pollNs = UInt64(us) * 1000 }
+    },
   ]
 
   static let discovery: [SettingsRow<Settings.Discovery>] = [
@@ -96,10 +99,7 @@ public enum SettingsReader {
   static let iser: [SettingsRow<Settings.ISER>] = [
     SettingsRow("enabled") { field, iser in
       if let flag = field.boolean() { iser.isEnabled = flag }
-    },
-    SettingsRow("poll-us") { field, iser in
-      if let us = field.integer(0...1000, unit: " (microseconds; 0: never)") { iser.pollNs = UInt64(us) * 1000 }
-    },
+    }
   ]
 
   static let timeouts: [SettingsRow<Settings.Timeouts>] = [

@@ -58,6 +58,8 @@ extension Provisioner {
     defer { release(entry.key) }
     let adopted = Adopted(uuid: Identity.randomUUID(), lun: lun)
     try openWhole(device, adopted, serial)
+    // It is kept with the cluster, which a gateway without labelled disks has not had a use for yet.
+    _ = cluster
     state.withLock { $0.adopted[key] = adopted }
     guard saveState() else {
       // Without it the next start would take the disk for another, or label it once it looks blank.

@@ -108,8 +108,6 @@ struct Piece {
   var buffer: Buffer?
   /// For comparisons: what the disk has.
   var second: Buffer?
-  /// Bytes of the arena that are counted with its unit's port.
-  var heldBytes: UInt32 = 0
   /// Which request of several the disk has in hand.
   var step: UInt8 = 0
   /// The request that the disk has in hand promises stable storage.
@@ -156,8 +154,7 @@ final class UnitPort: Lender {
   /// Of these the aborted ones that the disk does not give back.
   var quarantined = 0
   static let quarantinedMax = 64
-  /// Bytes of the arena that the pieces of its commands have, and the pieces that wait until they are less (ArenaShare).
-  var heldBytes = 0
+  /// Pieces that wait until its commands hold less of the arena (ArenaShare).
   var waiters: [(piece: Int, generation: UInt32)] = []
   var isRemoved = false
   var readCommands: UInt64 = 0

@@ -4,6 +4,9 @@ import Reactor
 /// n units whose disks hang leave the others an (n+1)th. Without it a single disk that hangs holds all buffers until the
 /// I/O deadline, and no other unit can be reached.
 ///
+/// What a command has given to the datamover counts as held until it is sent: an initiator that asks and takes nothing fills
+/// its unit's share, and no more.
+///
 /// What is beyond the share waits for what the unit's own commands give back, in order; where a command cannot wait, it is
 /// treated as by a full arena. A unit that holds nothing may always take one buffer: so who waits has something that comes
 /// back.
@@ -28,32 +31,18 @@ extension Shard {
 
   /// A buffer for a command that cannot wait for one; nil: the arena is full, or its unit's share of it.
   @inline(__always)
-  func take(_ bytes: Int, for index: Int) -> Buffer? { mayHold(bytes, for: index) ? pool.take(bytes) : nil }
-
-  /// Counts a buffer that a piece has from now on.
-  @inline(__always)
-  func count(_ buffer: Buffer, with number: Int) {
-    commands[Int(pieces[number].pointee.command)].pointee.unitPort?._withUnsafeGuaranteedRef {
-      count(buffer, with: number, at: $0)
+  func take(_ bytes: Int, for index: Int) -> Buffer? {
+    guard let port = commands[index].pointee.unitPort else { return pool.take(bytes) }
+    return port._withUnsafeGuaranteedRef { port in
+      Self.mayHold(bytes, port, free: pool.bytesFree) ? pool.take(bytes, for: port) : nil
     }
   }
 
+  /// Puts a buffer that came before its command was known on the account of its unit.
   @inline(__always)
-  private func count(_ buffer: Buffer, with number: Int, at port: UnitPort) {
-    pieces[number].pointee.heldBytes += UInt32(buffer.capacity)
-    port.heldBytes += buffer.capacity
-  }
-
-  /// The piece has no buffer any more.
-  @inline(__always)
-  func uncount(_ number: Int) {
-    let piece = pieces[number]
-    guard piece.pointee.heldBytes > 0 else { return }
-    commands[Int(piece.pointee.command)].pointee.unitPort?._withUnsafeGuaranteedRef { port in
-      port.heldBytes -= Int(piece.pointee.heldBytes)
-      piece.pointee.heldBytes = 0
-      if !port.waiters.isEmpty { mayRetryShares = true }
-    }
+  func charge(_ buffer: inout Buffer, to index: Int) {
+    guard let port = commands[index].pointee.unitPort else { return }
+    port._withUnsafeGuaranteedRef { pool.charge(&buffer, to: $0) }
   }
 
   /// Whether a piece continues what its command has begun.
@@ -76,9 +65,8 @@ extension Shard {
   @inline(__always)
   private func equip(_ number: Int, bytes: Int, at port: UnitPort?) -> Bool {
     let hasShare = port.map { ($0.waiters.isEmpty || continues(number)) && mayEquip(number, bytes, at: $0) } ?? true
-    if hasShare, let buffer = pool.take(bytes) {
+    if hasShare, let buffer = port.map({ pool.take(bytes, for: $0) }) ?? pool.take(bytes) {
       pieces[number].pointee.buffer = buffer
-      if let port { count(buffer, with: number, at: port) }
       return true
     }
     pieces[number].pointee.state = .waiting
@@ -93,6 +81,7 @@ extension Shard {
       port.waiters.removeAll { !isWaiting($0) }
     }
     port.waiters.append(waiter)
+    hasShareWaiters = true
   }
 
   private func isWaiting(_ waiter: (piece: Int, generation: UInt32)) -> Bool {
@@ -128,7 +117,7 @@ extension Shard {
     // They have waited longer than those who wait there.
     for (port, waiter) in beyond.reversed() { port.waiters.insert(waiter, at: 0) }
     // What they waited for may have come back meanwhile.
-    if !beyond.isEmpty { mayRetryShares = true }
+    if !beyond.isEmpty { (hasShareWaiters, mayRetryShares) = (true, true) }
   }
 
   /// Those who wait for their unit's share.
@@ -160,13 +149,14 @@ extension Shard {
       }
       port.waiters += waiters[rest...]
     }
+    hasShareWaiters = ports.contains { $0?.waiters.isEmpty == false }
   }
 
   /// Goes on with a piece that waited, if the arena has a buffer for it.
   private func resume(_ number: Int, _ index: Int, _ bytes: Int) -> Bool {
-    guard let buffer = pool.take(bytes) else { return false }
+    let port = port(of: index)
+    guard let buffer = port.map({ pool.take(bytes, for: $0) }) ?? pool.take(bytes) else { return false }
     pieces[number].pointee.buffer = buffer
-    count(buffer, with: number)
     resumePiece(number, index)
     return true
   }

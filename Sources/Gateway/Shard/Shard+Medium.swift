@@ -162,10 +162,8 @@ extension Shard {
       return fail(index, Sense(.abortedCommand, 0x5500))
     }
     memset(buffer.base, 0, buffer.capacity)
-    uncount(number)
     if let old = piece.pointee.buffer { pool.give(old) }
     piece.pointee.buffer = buffer
-    count(buffer, with: number)
     command.pointee.operation.kind = .writeSame
     command.pointee.operation.mayUnmap = false
     writeSameNext(index, number)
@@ -269,10 +267,8 @@ extension Shard {
       memcpy(buffer.base + filled, block.base, length)
       filled += length
     }
-    uncount(number)
     pool.give(block)
     piece.pointee.buffer = buffer
-    count(buffer, with: number)
     writeSameNext(index, number)
   }
 
@@ -309,7 +305,6 @@ extension Shard {
     let bytes = min(Int(clamping: command.pointee.operation.blocks << shift), BufferPool.pieceBytes)
     guard let second = take(bytes, for: index) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
     pieces[number].pointee.second = second
-    count(second, with: number)
     compareRepeatedNext(index, number)
   }
 
@@ -387,7 +382,6 @@ extension Shard {
     let half = Int(pieces[number].pointee.length) / 2
     guard let second = take(half, for: index) else { return fail(index, Sense(.abortedCommand, 0x5500)) }
     pieces[number].pointee.second = second
-    count(second, with: number)
     pieces[number].pointee.step = 1
     submit(number, .read, offset: diskOffset(index), count: half, buffer: second)
   }

@@ -201,7 +201,7 @@ extension Shard {
   func verbsReadable(_ token: Token, _ result: Int32) {
     guard isReadable(result), let device = verbs.device(token) else { return }
     device.takeEvents()
-    drain(device, arming: configuration.verbsPollNs == 0)
+    drain(device, arming: configuration.pollNs == 0)
     ring.pollReadable(device.completionDescriptor, token: token)
   }
 
@@ -223,8 +223,8 @@ extension Shard {
       hasFound = true
       for index in 0..<count { completed(verbs.batch[index]) }
     }
-    if hasFound || !arming, configuration.verbsPollNs > 0 {
-      verbs.pollsUntil = hasFound ? now + configuration.verbsPollNs : max(verbs.pollsUntil, now + 1)
+    if hasFound || !arming, configuration.pollNs > 0 {
+      verbs.pollsUntil = hasFound ? now + configuration.pollNs : max(verbs.pollsUntil, now + 1)
     }
   }
 

@@ -102,7 +102,6 @@ extension Shard {
 
   private func releasePiece(_ number: Int) {
     let piece = pieces[number]
-    uncount(number)
     if let buffer = piece.pointee.buffer { pool.give(buffer) }
     if let second = piece.pointee.second { pool.give(second) }
     piece.pointee.buffer = nil
@@ -217,7 +216,6 @@ extension Shard {
         advertised: command.pointee.advertised)
       // The buffer is the datamover's now.
       piece.pointee.buffer = nil
-      uncount(number)
       piece.pointee.state = .sending
       command.pointee.completed += UInt64(length)
       touch(connection)
@@ -259,12 +257,13 @@ extension Shard {
     }
     let length = Int(min(command.pointee.limit, UInt64(BufferPool.pieceBytes)))
     var immediate = immediate
+    let isReceived = received != nil
     if let received {
       immediate = take(length, for: index)
       immediate?.base.copyMemory(from: received, byteCount: min(Int(command.pointee.unsolicited), length))
     }
     // What came with the command cannot wait.
-    guard received == nil || immediate != nil, immediate == nil || mayHold(length, for: index),
+    guard immediate != nil || !isReceived, immediate == nil || isReceived || mayHold(length, for: index),
       let number = appendPiece(index, offset: 0, length: length)
     else {
       if let immediate { pool.give(immediate) }
@@ -275,9 +274,9 @@ extension Shard {
     piece.pointee.state = .collecting
     piece.pointee.received = min(command.pointee.unsolicited, UInt32(length))
     piece.pointee.solicitedEnd = piece.pointee.received
-    if let immediate {
+    if var immediate {
+      if !isReceived { charge(&immediate, to: index) }
       piece.pointee.buffer = immediate
-      count(immediate, with: number)
     } else if !equip(number, bytes: length) {
       return
     }
@@ -426,7 +425,6 @@ extension Shard {
       return fail(number, index, Sense(.abortedCommand, 0x5500))  // SYSTEM RESOURCE FAILURE: try again
     }
     piece.pointee.second = second
-    count(second, with: number)
     piece.pointee.step = 1
     submit(
       number, .read, offset: diskOffset(index) + piece.pointee.offset, count: Int(piece.pointee.length), buffer: second)

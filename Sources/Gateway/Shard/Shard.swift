@@ -51,6 +51,8 @@ final class Shard {
   var bufferWaiters: [(piece: Int, generation: UInt32)] = []
   /// A unit has given back something of its share.
   var mayRetryShares = false
+  /// Pieces wait for their unit's share.
+  var hasShareWaiters = false
   /// Disk requests that wait for a range to be free.
   var parked: [ParkedRequest] = []
   /// RDMA devices, and connections over them.
@@ -61,12 +63,14 @@ final class Shard {
   /// When the pool is asked for what it does not need; 0: it has nothing to give.
   var trimAt: UInt64 = 0
   static let trimNs: UInt64 = 1_000_000_000
-  /// A port that is removed has lent what is not sent yet.
+  /// A port that is removed has lent what is not sent yet, or has buffers on their way.
   var hasLentRemoved = false
   var quietWaiters: [QuietWaiter] = []
   var drains: [Drain] = []
   /// What a command that is not a plain read or write has to remember.
   var cold: [Int: ColdState] = [:]
+  /// Work is looked for without sleeping until then.
+  var pollsUntil: UInt64 = 0
   /// When timers are looked at next; nil: there are none.
   var nextTick: UInt64?
   var isStopping = false
@@ -93,10 +97,19 @@ final class Shard {
     defer { batch.deallocate() }
     ring.pollReadable(handle.inbox.descriptor, token: Token(OperationCode.inbox, index: 0, generation: 0))
     while !(isStopping && connections.allSatisfy { $0 == nil } && verbs.isEmpty) {
-      if local.isEmpty, verbs.pollsUntil == 0 { ring.submitAndWait(until: nextWake()) } else { ring.poll() }
+      if !local.isEmpty {
+        ring.poll()
+      } else if verbs.pollsUntil == 0, pollsUntil <= now {
+        ring.submitAndWait(until: nextWake())
+      } else if ring.hasWork {
+        ring.poll()
+      } else {
+        system_pause()
+      }
       now = system_monotonic_ns()
       if verbs.pollsUntil != 0 { pollVerbs() }
       var taken = ring.takeCompletions(into: batch, limit: 512)
+      if taken > 0, configuration.pollNs > 0 { pollsUntil = now + configuration.pollNs }
       for i in 0..<taken { dispatch(batch[i]) }
       repeat {
         taken = local.take(into: batch, limit: 512, now: now)
@@ -146,9 +159,14 @@ final class Shard {
   /// buffers and ranges others wait for: so they are asked again until nothing was flushed.
   private func afterBatch() {
     if let tick = nextTick, tick <= now { runTimers() }
+    batches.isShared = connections.count - freeConnections.count > 1
     var hasFlushed: Bool
     repeat {
       if pool.isShort { retryBufferWaiters() }
+      if pool.hasReturned {
+        pool.hasReturned = false
+        if hasShareWaiters { mayRetryShares = true }
+      }
       if mayRetryShares { retryShares() }
       if mayUnpark { unpark() }
       if !quietWaiters.isEmpty { checkQuiet() }
@@ -236,7 +254,7 @@ final class Shard {
 
   func disposeIfUnused(_ index: Int) {
     guard let port = ports[index], port.isRemoved, port.commands == 0 else { return }
-    guard port.lent == 0 else { return hasLentRemoved = true }
+    guard port.lent == 0, port.heldBytes == 0 else { return hasLentRemoved = true }
     ports[index] = nil
     if let slot = port.slot { freeFileSlots.append(slot) }
   }

@@ -29,7 +29,7 @@ struct ShardConfiguration: Sendable {
   /// 0: none.
   var ioDeadlineNs: UInt64
   /// How long a shard goes on asking an RDMA device for completions before it sleeps; 0: it sleeps at once.
-  var verbsPollNs: UInt64 = 0
+  var pollNs: UInt64 = 0
 }
 
 /// A SCSI target port as initiators see it: one for each transport, so that ALUA can tell which to prefer.
