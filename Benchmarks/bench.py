@@ -40,6 +40,8 @@ def measure_round(name, start, chosen, arguments, data):
         data["notes"][name] = target.note
         load.fill(target)
         for point, options in chosen.items():
+            if name == "polling" and point not in points.POLLING:
+                continue
             try:
                 found = load.measure(target, options, arguments.warmup, arguments.seconds, arguments.load_cpu)
                 data["results"][name].setdefault(point, []).append(found)
@@ -71,6 +73,8 @@ def measure_points(starters, chosen, arguments, data):
     if arguments.no_counts:
         return failures
     for name, start in starters.items():
+        if name == "polling":
+            continue
         say(f"counting: {name}")
         try:
             data["counts"].setdefault(name, {}).update(counts.count(start, chosen, arguments.load_cpu, say))
@@ -163,7 +167,7 @@ def parse():
                         help="only the points whose name has this in it, or that a glob matches; parts of scale")
     parser.add_argument("--points", type=lambda text: text.split(","), default=[], help="exactly these, with commas")
     parser.add_argument("--list", action="store_true", help="print the names of the points")
-    parser.add_argument("--without", action="append", default=[], choices=["tgt", "gatewayd", "bare"])
+    parser.add_argument("--without", action="append", default=[], choices=["tgt", "gatewayd", "bare", "polling"])
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=ADDRESS:PORT/IQN/LUN",
                         help="a target that is running already; its LUN is overwritten")
     parser.add_argument("--daemon-argument", action="append", default=[], help="passed on to gatewayd run")

@@ -332,11 +332,11 @@ static void arm(int epoll, struct session *s) {
 static void run_until(int epoll, uint64_t deadline, bool until_idle) {
   while (now_ns() < deadline && !(until_idle && in_flight == 0)) {
     if (options.sessions == 1 && sessions[0].out_head == sessions[0].out_tail) {
-      turn(&sessions[0], 0);  // blocks in recv, for at most SO_RCVTIMEO
+      turn(&sessions[0], options.is_spinning ? MSG_DONTWAIT : 0);  // else blocks in recv, for at most SO_RCVTIMEO
       continue;
     }
     struct epoll_event ready[64];
-    int count = epoll_wait(epoll, ready, 64, 100);
+    int count = epoll_wait(epoll, ready, 64, options.is_spinning ? 0 : 100);
     for (int i = 0; i < count; i++) {
       turn(ready[i].data.ptr, MSG_DONTWAIT);
       arm(epoll, ready[i].data.ptr);
@@ -422,7 +422,8 @@ static const char usage[] =
     "  --random|--sequential order of the places        --size BYTES   use only so much of the LUN\n"
     "  --cpu N               run on this processor      --watch PID    report the CPU time of this process per I/O\n"
     "  --digests none|header|data|both (none)           --luns N       spread over N LUNs, from --lun on (1)\n"
-    "  --initiator NAME      initiator name             --idle         log in only, and stay until the input ends\n";
+    "  --initiator NAME      initiator name             --idle         log in only, and stay until the input ends\n"
+    "  --spin                never sleep: latency without this program's own wake-up\n";
 
 static enum access parse_access(const char *text) {
   static const char *const names[] = {"read", "write", "mix"};
@@ -449,7 +450,7 @@ static void parse_options(int argc, char **argv) {
       {"seconds", 1, 0, 'S'}, {"warmup", 1, 0, 'w'},  {"random", 0, 0, 'R'},     {"sequential", 0, 0, 'q'},
       {"size", 1, 0, 'z'},    {"cpu", 1, 0, 'c'},     {"watch", 1, 0, 'W'},      {"read-percent", 1, 0, 'P'},
       {"help", 0, 0, 'h'},    {"initiator", 1, 0, 'i'}, {"digests", 1, 0, 'D'},
-      {"luns", 1, 0, 'L'},    {"idle", 0, 0, 'I'},    {0, 0, 0, 0}};
+      {"luns", 1, 0, 'L'},    {"idle", 0, 0, 'I'},   {"spin", 0, 0, 'Y'},    {0, 0, 0, 0}};
   for (int letter; (letter = getopt_long(argc, argv, "h", known, NULL)) != -1;) switch (letter) {
       case 'a': options.address = optarg; break;
       case 'p': options.port = (uint16_t)atoi(optarg); break;
@@ -459,6 +460,7 @@ static void parse_options(int argc, char **argv) {
       case 'L': options.luns = (uint32_t)atoi(optarg); break;
       case 'D': parse_digests(optarg); break;
       case 'I': options.is_idle = true; break;
+      case 'Y': options.is_spinning = true; break;
       case 'r': options.access = parse_access(optarg); break;
       case 'P': options.read_percent = (uint32_t)atoi(optarg); break;
       case 'b': options.block = (uint32_t)parse_size(optarg); break;

@@ -21,6 +21,7 @@ struct options {
   double seconds, warmup;
   bool sequential;
   bool header_digest, data_digest;  // ask for CRC32C
+  bool is_spinning;                 // look for answers without sleeping
   bool is_idle;                     // log in, say so, and stay until the input ends
   uint64_t size;  // bytes of the LUN that are used; 0: all
   int cpu;        // -1: not pinned

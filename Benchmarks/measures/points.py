@@ -21,6 +21,8 @@ def _all():
             yield f"{block}-{access}-seq-d{depth}", _point(block, access, 1, depth, "--sequential")
     for sessions, depth in ((1, 32), (16, 32)):
         yield f"4k-mix-s{sessions}-d{depth}", _point("4k", "mix", sessions, depth, "--read-percent", "70")
+    for access in ("read", "write"):
+        yield f"4k-{access}-s1-d1-spin", _point("4k", access, 1, 1, "--spin")
     digests = ("--digests", "both")
     for access in ("read", "write"):
         yield f"4k-{access}-s1-d32-digests", _point("4k", access, 1, 32, *digests)
@@ -29,6 +31,8 @@ def _all():
 
 
 POINTS = dict(_all())
+# Those at which a target that polls is worth a look.
+POLLING = ("4k-read-s1-d1", "4k-write-s1-d1", "4k-read-s1-d1-spin", "4k-write-s1-d1-spin", "4k-read-s1-d32")
 QUICK = ("4k-read-s1-d1", "4k-read-s1-d32", "4k-write-s1-d32", "4k-read-s16-d32", "128k-read-seq-d8", "1m-write-seq-d4",
          "4k-read-s1-d32-digests")
 

@@ -51,10 +51,17 @@ class DigestingTgt(TgtTarget):
             raise
 
 
-def gateway(arguments, disks=(f"memory:{SIZE}",)):
+def gateway(arguments, disks=(f"memory:{SIZE}",), settings=""):
     """gatewayd with one thread, on the processor of the targets."""
-    return Gateway(disks=disks, arguments=["--threads", "1", *arguments.daemon_argument], settings=SETTINGS,
+    return Gateway(disks=disks, arguments=["--threads", "1", *arguments.daemon_argument], settings=settings + SETTINGS,
                    cpu=arguments.target_cpu)
+
+
+def polling_gateway(arguments):
+    """The same, looking for work before it sleeps."""
+    target = gateway(arguments, settings="[target]\npoll-us = 100\n")
+    target.kind, target.note = "polling", "gatewayd with poll-us = 100, at few points"
+    return target
 
 
 def starters(arguments):
@@ -66,6 +73,8 @@ def starters(arguments):
         found["tgt"] = lambda: DigestingTgt(sizes=(SIZE,), cpu=arguments.target_cpu)
     if (BUILD / "bare").exists():
         found["bare"] = lambda: BareTarget(cpu=arguments.target_cpu)
+    if binary().exists():
+        found["polling"] = lambda: polling_gateway(arguments)
     for name in arguments.without:
         found.pop(name, None)
     for text in arguments.peer:

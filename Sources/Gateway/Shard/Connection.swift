@@ -63,9 +63,12 @@ final class Connection {
   var window = CommandWindow(initialCmdSN: 0, depth: 1)
   var statSN: UInt32 = 0
   var tsih: UInt16 = 0
-  var nexus: Nexus?
+  var nexus: Nexus? { didSet { nexusReference = nexus.map(Unmanaged.passUnretained) } }
   /// The units this initiator may see.
-  var units: LogicalUnitMap
+  var units: LogicalUnitMap { didSet { unitsReference = Unmanaged.passUnretained(units) } }
+  /// The same two, for the warm path: uncounted.
+  private(set) var nexusReference: Unmanaged<Nexus>?
+  private(set) var unitsReference: Unmanaged<LogicalUnitMap>
   var parameters = NegotiatedParameters()
   /// The initiator has said something in full feature phase: only then is anything unsolicited sent to it, and only then do
   /// digests begin.
@@ -106,6 +109,7 @@ final class Connection {
     self.ticket = ticket
     self.target = target
     self.units = units
+    unitsReference = Unmanaged.passUnretained(units)
     acceptedAt = now
     lastHeardAt = now
   }

@@ -35,7 +35,7 @@ extension Shard {
       if let immediate { pool.give(immediate) }
       return protocolError(connection, header, "CmdSN \(header.cmdSN) leaves a gap")
     }
-    guard connection.nexus != nil else {
+    guard connection.nexusReference != nil else {
       if let immediate { pool.give(immediate) }
       if !header.isImmediate { connection.window.release() }
       return reject(connection, header, .protocolError)  // discovery sessions carry no SCSI (RFC 7143 §4.3)
@@ -92,8 +92,14 @@ extension Shard {
 
   @inline(__always)
   private func execute(_ index: Int, _ connection: Connection, _ immediate: Buffer?) {
-    guard let nexus = connection.nexus else { return }
-    let disposition = configuration.deviceServer.execute(request(index), nexus: nexus, map: connection.units)
+    guard let nexus = connection.nexusReference else { return }
+    let disposition = server._withUnsafeGuaranteedRef { server in
+      nexus._withUnsafeGuaranteedRef { nexus in
+        connection.unitsReference._withUnsafeGuaranteedRef { units in
+          server.execute(request(index), nexus: nexus, map: units)
+        }
+      }
+    }
     act(on: disposition, index, connection, immediate)
   }
 

@@ -26,7 +26,9 @@ final class Shard {
   let receives: ReceiveBuffers
   let batches = SendBatches()
   let local = LocalCompletions()
-  var configuration: ShardConfiguration
+  var configuration: ShardConfiguration { didSet { server = Unmanaged.passUnretained(configuration.deviceServer) } }
+  /// That of the configuration, for the warm path: uncounted.
+  private(set) var server: Unmanaged<DeviceServer>
   var map: ExportMap
   var now: UInt64 = system_monotonic_ns()
 
@@ -81,6 +83,7 @@ final class Shard {
     self.handle = handle
     self.context = context
     self.configuration = configuration
+    server = Unmanaged.passUnretained(configuration.deviceServer)
     self.map = map
     ring = try Ring(entries: Self.ringEntries, completions: Self.ringEntries * 8)
     ring.makeTables(files: 512, buffers: UInt32(min(max(context.arenaBytes / BufferPool.chunkBytes, 4), 16384)))
