@@ -4,10 +4,12 @@ import Glibc
 /// The operations that the gateway submits. Descriptors are plain (`fd`) or indices of the fixed-file table (`fixed: true`).
 extension Ring {
   /// Receives into a provided buffer of group `group`.
+  /// - Parameter isDrained: the last receive left nothing: do not try before there is something.
   @inlinable
-  public func receive(_ fd: Int32, group: UInt16, token: Token) {
+  public func receive(_ fd: Int32, group: UInt16, isDrained: Bool = false, token: Token) {
     let entry = entry(token)
     io_uring_prep_recv(entry, fd, nil, 0, 0)
+    if isDrained { entry.pointee.ioprio |= 1 }  // IORING_RECVSEND_POLL_FIRST
     entry.pointee.flags |= 1 << 5  // IOSQE_BUFFER_SELECT
     entry.pointee.buf_group = group
   }

@@ -60,6 +60,9 @@ public struct Completion {
   /// More completions of the same multishot operation follow.
   @inlinable public var isContinued: Bool { flags & (1 << 1) != 0 }  // IORING_CQE_F_MORE
 
+  /// After a receive the socket has more already.
+  @inlinable public var leavesMore: Bool { flags & (1 << 2) != 0 }  // IORING_CQE_F_SOCK_NONEMPTY
+
   /// The provided buffer that a receive used.
   @inlinable public var providedBuffer: UInt16? {
     flags & 1 != 0 ? UInt16(truncatingIfNeeded: flags >> 16) : nil  // IORING_CQE_F_BUFFER

@@ -30,15 +30,31 @@ public final class DeviceServer: Sendable {
     guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number] else {
       return executeWithoutUnit(request, nexus: nexus, map: map)
     }
-    if let row = table.transferRow(for: request.cdb.opcode), row.pointee.isProper(request.cdb),
-      !nexus.hasAttention(lun: number), portGroups.isAllActive, unit.gate.isDisjoint(with: .blocking)
-    {
-      let extent = request.cdb.extent(row.pointee.fields)
-      if extent.blocks != 0, extent.blocks <= unit.limits.transfer, unit.contains(extent.lba, extent.blocks) {
-        return .medium(row.pointee.transfer(extent, request.cdb), unit)
-      }
-    }
+    if let operation = warmTransfer(request.cdb, number, unit, nexus) { return .medium(operation, unit) }
     return executeInFull(request, number, unit, nexus, map)
+  }
+
+  /// The warm path alone: what it moves and where, or nil, which says nothing and has changed nothing.
+  @inline(__always)
+  public func warmTransfer(
+    _ cdb: CDB, lun: UInt64, nexus: Nexus, map: LogicalUnitMap
+  ) -> (MediumOperation, LogicalUnit)? {
+    guard let number = LogicalUnitMap.number(of: lun), let unit = map[number],
+      let operation = warmTransfer(cdb, number, unit, nexus)
+    else { return nil }
+    return (operation, unit)
+  }
+
+  @inline(__always)
+  private func warmTransfer(_ cdb: CDB, _ number: UInt16, _ unit: LogicalUnit, _ nexus: Nexus) -> MediumOperation? {
+    guard let row = table.transferRow(for: cdb.opcode), row.pointee.isProper(cdb), !nexus.hasAttention(lun: number),
+      portGroups.isAllActive, unit.gate.isDisjoint(with: .blocking)
+    else { return nil }
+    let extent = cdb.extent(row.pointee.fields)
+    guard extent.blocks != 0, extent.blocks <= unit.limits.transfer, unit.contains(extent.lba, extent.blocks) else {
+      return nil
+    }
+    return row.pointee.transfer(extent, cdb)
   }
 
   private func executeInFull(

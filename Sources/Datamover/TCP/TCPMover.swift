@@ -10,6 +10,8 @@ public final class TCPMover: Mover {
   private var sender: TCPSender
   /// The ring has a receive for it.
   public var isReceiving = false
+  /// Its last receive took all that there was.
+  public var isDrained = false
   /// Its last receive found no buffer.
   public var isStarved = false
 

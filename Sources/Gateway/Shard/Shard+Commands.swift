@@ -35,10 +35,16 @@ extension Shard {
       if let immediate { pool.give(immediate) }
       return protocolError(connection, header, "CmdSN \(header.cmdSN) leaves a gap")
     }
-    guard connection.nexusReference != nil else {
+    guard let nexus = connection.nexusReference else {
       if let immediate { pool.give(immediate) }
       if !header.isImmediate { connection.window.release() }
       return reject(connection, header, .protocolError)  // discovery sessions carry no SCSI (RFC 7143 §4.3)
+    }
+    // R alone, and nothing with it.
+    if header.flags & 0x60 == 0x40, header.dataSegmentLength == 0, header.additionalHeaderBytes == 0,
+      connection.mover.mayBorrow, nexus._withUnsafeGuaranteedRef({ lend(connection, header, $0) })
+    {
+      return
     }
     // Immediate commands take no place of the window: they are bounded here.
     guard !isDropped, connection.commandCount < 2 * Int(connection.window.depth), let index = commands.take() else {
@@ -54,8 +60,7 @@ extension Shard {
     command.pointee.owner = Unmanaged.passUnretained(connection)
     command.pointee.initiatorTaskTag = header.initiatorTaskTag
     command.pointee.lun = header.lun
-    command.pointee.cdb = CDB(
-      high: UInt64(header.word8) << 32 | UInt64(header.word9), low: UInt64(header.word10) << 32 | UInt64(header.word11))
+    command.pointee.cdb = Self.cdb(header)
     command.pointee.isImmediate = header.isImmediate
     command.pointee.holdsWindow = !header.isImmediate
     command.pointee.isRead = header.flags & 0x40 != 0
@@ -81,6 +86,52 @@ extension Shard {
     execute(index, connection, immediate)
   }
 
+  @inline(__always)
+  private static func cdb(_ header: BasicHeaderSegment) -> CDB {
+    CDB(
+      high: UInt64(header.word8) << 32 | UInt64(header.word9), low: UInt64(header.word10) << 32 | UInt64(header.word11))
+  }
+
+  /// A read of a disk in memory that nothing stands in the way of is sent from where its data lies, and is done: it needs no
+  /// entry in the table. Its range is nobody's, and nobody gets it for himself before the data is sent. False: it goes the
+  /// usual way.
+  @inline(__always)
+  private func lend(_ connection: Connection, _ header: BasicHeaderSegment, _ nexus: Nexus) -> Bool {
+    let warm = server._withUnsafeGuaranteedRef { server in
+      connection.unitsReference._withUnsafeGuaranteedRef { units in
+        server.warmTransfer(Self.cdb(header), lun: header.lun, nexus: nexus, map: units)
+      }
+    }
+    guard let (operation, unit) = warm, operation.kind == .read, let port = port(of: unit),
+      let memory = port.queue.memory, port.export.holds.isEmpty
+    else { return false }
+    let bytes = operation.blocks << port.blockShift
+    let count = min(bytes, UInt64(header.expectedDataTransferLength))
+    guard count > 0 else { return false }
+    var answer = BasicHeaderSegment.dataIn(initiatorTaskTag: header.initiatorTaskTag)
+    addStatus(
+      &answer, connection, Residual(expected: UInt64(header.expectedDataTransferLength), actual: bytes))
+    connection.mover.lendData(
+      answer, payload: memory + Int(operation.lba << port.blockShift), count: Int(count), lender: port)
+    touch(connection)
+    if !header.isImmediate { connection.window.release() }
+    connection.readCommands &+= 1
+    connection.readBytes &+= count
+    port.readCommands &+= 1
+    port.readBytes &+= count
+    return true
+  }
+
+  /// The port of a unit; nil if the unit is no longer exported.
+  @inline(__always)
+  private func port(of unit: LogicalUnit) -> UnitPort? {
+    let number = Int(unit.number)
+    guard number < portOfLUN.count, portOfLUN[number] >= 0, let port = ports[Int(portOfLUN[number])],
+      port.export.unit === unit
+    else { return nil }
+    return port
+  }
+
   /// Answers a command that no table entry could be had for.
   private func refuse(_ connection: Connection, _ header: BasicHeaderSegment, _ status: Status) {
     respond(
@@ -100,7 +151,7 @@ extension Shard {
         }
       }
     }
-    act(on: disposition, index, connection, immediate)
+    act(on: disposition, index, immediate)
   }
 
   @inline(__always)
@@ -112,7 +163,7 @@ extension Shard {
   }
 
   /// Carries out what the device server said. `immediate` is the command's immediate data, this function's to give on.
-  func act(on disposition: Disposition, _ index: Int, _ connection: Connection, _ immediate: Buffer?) {
+  func act(on disposition: Disposition, _ index: Int, _ immediate: Buffer?) {
     switch disposition {
     case .medium(let operation, let unit):
       guard let port = attach(index, unit) else {
@@ -124,7 +175,7 @@ extension Shard {
         if let immediate { pool.give(immediate) }
         return finish(index, .busy, transferred: 0, actual: 0)
       }
-      return start(operation, index, connection, port, immediate)
+      return start(operation, index, port, immediate)
     case .dataOut(let byteCount):
       cold[index] = .parameters
       return collect(index, byteCount: byteCount, immediate)
@@ -147,12 +198,9 @@ extension Shard {
 
   /// Ties a command to its unit's port; nil if the unit is no longer exported.
   private func attach(_ index: Int, _ unit: LogicalUnit) -> UnitPort? {
-    let number = Int(unit.number)
-    guard number < portOfLUN.count, portOfLUN[number] >= 0, let port = ports[Int(portOfLUN[number])],
-      port.export.unit === unit
-    else { return nil }
+    guard let port = port(of: unit) else { return nil }
     if commands[index].pointee.port < 0 {
-      commands[index].pointee.port = portOfLUN[number]
+      commands[index].pointee.port = portOfLUN[Int(unit.number)]
       commands[index].pointee.unitPort = Unmanaged.passUnretained(port)
       commands[index].pointee.blockShift = UInt8(port.blockShift)
       port.commands += 1

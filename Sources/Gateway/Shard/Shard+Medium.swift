@@ -236,7 +236,7 @@ extension Shard {
       let disposition = configuration.deviceServer.resume(
         request(index), nexus: nexus, map: connection.units,
         parameters: data)
-      return act(on: disposition, index, connection, nil)
+      return act(on: disposition, index, nil)
     }
     command.pointee.completed = command.pointee.limit
     switch command.pointee.operation.kind {

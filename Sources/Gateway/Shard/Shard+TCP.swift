@@ -31,7 +31,7 @@ extension Shard {
         token: Token(OperationCode.receiveDirect, index: index, generation: connection.generation))
     } else {
       ring.receive(
-        mover.fd, group: receives.group,
+        mover.fd, group: receives.group, isDrained: mover.isDrained,
         token: Token(OperationCode.receive, index: index, generation: connection.generation))
     }
   }
@@ -50,6 +50,7 @@ extension Shard {
       return
     }
     mover.isReceiving = false
+    mover.isDrained = !completion.leavesMore
     if completion.result > 0, let buffer, connection.isOpen {
       connection.lastHeardAt = now
       consume(connection, mover, UnsafeRawBufferPointer(start: receives.base(buffer), count: Int(completion.result)))
@@ -61,6 +62,7 @@ extension Shard {
   func receivedDirectly(_ completion: Completion) {
     guard let (connection, mover) = tcpConnection(completion.token) else { return }
     mover.isReceiving = false
+    mover.isDrained = false
     if completion.result > 0, connection.isOpen {
       connection.lastHeardAt = now
       mover.didReceive(count: Int(completion.result))

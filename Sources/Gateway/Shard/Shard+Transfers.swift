@@ -14,9 +14,7 @@ extension Shard {
 
   /// Starts a medium operation. `immediate` holds the command's immediate data.
   @inline(__always)
-  func start(
-    _ operation: MediumOperation, _ index: Int, _ connection: Connection, _ port: UnitPort, _ immediate: Buffer?
-  ) {
+  func start(_ operation: MediumOperation, _ index: Int, _ port: UnitPort, _ immediate: Buffer?) {
     let command = commands[index]
     command.pointee.operation = operation
     switch operation.kind {
@@ -27,9 +25,6 @@ extension Shard {
       command.pointee.transferBytes = bytes
       command.pointee.limit = command.pointee.isRead ? min(bytes, UInt64(command.pointee.expected)) : 0
       if command.pointee.limit == 0 { return finish(index, .good, transferred: 0, actual: bytes) }
-      if let memory = port.queue.memory, connection.mover.mayBorrow, port.export.holds.isEmpty {
-        return lend(memory, index, connection, port)
-      }
       advanceRead(index, port)
     case .write, .writeAndVerify, .compare, .orWrite:
       let bytes = operation.dataOutBlocks << port.blockShift
@@ -140,21 +135,6 @@ extension Shard {
 
   // MARK: Medium to initiator
 
-  /// A read of a disk in memory is sent from where its data lies. Its range is not held by anybody, and nobody gets to hold
-  /// one before it is sent.
-  private func lend(_ memory: UnsafeMutableRawPointer, _ index: Int, _ connection: Connection, _ port: UnitPort) {
-    let command = commands[index]
-    var header = BasicHeaderSegment.dataIn(initiatorTaskTag: command.pointee.initiatorTaskTag)
-    addStatus(
-      &header, connection,
-      Residual(expected: UInt64(command.pointee.expected), actual: command.pointee.transferBytes))
-    command.pointee.completed = command.pointee.limit
-    connection.mover.lendData(
-      header, payload: memory + Int(diskOffset(index)), count: Int(command.pointee.limit), lender: port)
-    touch(connection)
-    finishRead(index, connection, port)
-  }
-
   /// Starts as many pieces as may be under way.
   private func advanceRead(_ index: Int, _ port: UnitPort) {
     let command = commands[index]
@@ -261,6 +241,7 @@ extension Shard {
     if let received {
       immediate = take(length, for: index)
       immediate?.base.copyMemory(from: received, byteCount: min(Int(command.pointee.unsolicited), length))
+      self.received = nil
     }
     // What came with the command cannot wait.
     guard immediate != nil || !isReceived, immediate == nil || isReceived || mayHold(length, for: index),
