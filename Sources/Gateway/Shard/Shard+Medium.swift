@@ -436,11 +436,12 @@ extension Shard {
 
   /// Calls `done` once no disk request of this shard touches the range, but those of one command.
   func whenQuiet(_ export: Export, _ range: Range<UInt64>, except command: Int, _ done: @escaping () -> Void) {
-    let deadline = now + Self.loanNs
-    quietWaiters.append(
-      QuietWaiter(export: export, range: range, exceptCommand: command, deadline: deadline, done: done))
-    if isLending(export) { scheduleTick(at: deadline) }
-    checkQuiet()
+    let waiter = QuietWaiter(
+      export: export, range: range, exceptCommand: command, deadline: now + Self.loanNs, done: done)
+    // The others are asked between turns: what ends a connection must not do so in the midst of its command.
+    guard touches(waiter) else { return done() }
+    quietWaiters.append(waiter)
+    if isLending(export) { scheduleTick(at: waiter.deadline) }
   }
 
   func checkQuiet() {
