@@ -59,7 +59,7 @@ class Target:
         """What the gateway says of a device; None: nothing."""
         return next((disk for disk in self.ask("disks") if disk["path"] == path), None)
 
-    def verdict(self, name, wanted, seconds=60):
+    def verdict(self, name, wanted, seconds=120):
         """Waits until the disk of this name is judged so; its report."""
         path = self.machine.device(name)
         seen = []
