@@ -88,7 +88,7 @@ def counted(start):
     """A target started so that it counts its allocations; yields it and a function that reads the count."""
     with tempfile.NamedTemporaryFile(prefix="gatewayd-count-") as file:
         file.truncate(8)
-        added = {"LD_PRELOAD": str(BUILD / "count.so"), "GATEWAYD_COUNT": file.name}
+        added = {"LD_PRELOAD": str(BUILD / "tally.so"), "TALLY": file.name}
         os.environ.update(added)
         try:
             target = start()

@@ -34,7 +34,7 @@ LIO_ROOT = "/sys/kernel/config/target"
 SHARES = r"""
 function add() { if (who != "") { count[who]++; total++ } }
 /^[^ \t]/ {
-  add(); split($0, words, /  +/); who = "initiator"; is_chain = 0
+  add(); who = "initiator"
   if ($0 ~ /^(shard|gatewayd|tgtd)/) who = "target"
   if ($0 ~ /^swapper/) who = "idle"
   next
