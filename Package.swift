@@ -31,6 +31,7 @@ let package = Package(
     .target(name: "SCSI", dependencies: ["Wire"], swiftSettings: hot),
     .target(
       name: "ISCSI", dependencies: ["Wire", "CNettle"], swiftSettings: hot),
+    .target(name: "HA", dependencies: ["Wire", "CNettle"], swiftSettings: strict),
 
     // Parts that touch the machine.
     .target(name: "Reactor", dependencies: ["CURing", "CSystem"], swiftSettings: hot),
@@ -43,7 +44,7 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "Wire", "SCSI", "ISCSI", "Reactor", "Storage", "Datamover", "Discovery", "CSystem",
+        "Wire", "SCSI", "ISCSI", "HA", "Reactor", "Storage", "Datamover", "Discovery", "CSystem",
       ],
       swiftSettings: hot),
     .executableTarget(
@@ -60,6 +61,7 @@ let package = Package(
     .testTarget(name: "WireTests", dependencies: ["Wire", "CChecksum", "TestSupport"], swiftSettings: strict),
     .testTarget(name: "SCSITests", dependencies: ["SCSI", "Wire", "TestSupport"], swiftSettings: strict),
     .testTarget(name: "ISCSITests", dependencies: ["ISCSI", "Wire", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "HATests", dependencies: ["HA", "Wire", "TestSupport"], swiftSettings: strict),
     .testTarget(
       name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),

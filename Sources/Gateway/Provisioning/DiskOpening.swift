@@ -3,6 +3,7 @@ import Discovery
 import Glibc
 import SCSI
 import Storage
+import Wire
 
 /// Opening a disk as a LUN: its label, its reservations, what it is and can.
 struct DiskOpening {

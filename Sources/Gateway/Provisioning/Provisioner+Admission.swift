@@ -2,6 +2,7 @@ import Discovery
 import Glibc
 import SCSI
 import Storage
+import Wire
 
 /// How a disk becomes a LUN, under which number, and what becomes of those that do not. Everything that reads or writes the
 /// disk happens without a lock, in its lane; what was claimed meanwhile is released by whoever claimed it.

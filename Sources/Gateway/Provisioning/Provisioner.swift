@@ -3,6 +3,7 @@ import Glibc
 import Reactor
 import SCSI
 import Storage
+import Wire
 import Synchronization
 
 /// Decides which disks are LUNs: takes what discovery sees and what `--disk` names, opens and labels what may be exported,

@@ -1,5 +1,6 @@
 import Glibc
 import Storage
+import Wire
 
 /// What is kept between starts besides the labels: the cluster and the next LUN number, so that a gateway whose disks are
 /// all away still has its name and gives no number twice; the sizes of labelled disks, to find their labels again once they

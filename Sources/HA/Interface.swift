@@ -1,0 +1,242 @@
+import Wire
+
+/// Nanoseconds of a clock that never goes back and runs on while the machine sleeps (CLOCK_BOOTTIME). Only differences mean
+/// anything, and only on one node.
+public typealias Instant = UInt64
+
+/// A shared disk, by its label's UUID: the same on both nodes.
+public typealias DiskID = UUID
+
+/// Who this node is. The cluster and the key come from the labels.
+public struct NodeIdentity: Equatable, Sendable {
+  public var node: UUID
+  /// New at each start of the program.
+  public var bootID: UInt64
+  /// Public name, at most 64 bytes.
+  public var name: String
+
+  public init(node: UUID, bootID: UInt64, name: String) {
+    self.node = node
+    self.bootID = bootID
+    self.name = name
+  }
+}
+
+/// What a node is, as its peer and its operator see it.
+public enum Role: UInt8, Sendable, CaseIterable {
+  /// After the start: looks whether the peer is active.
+  case observing = 0
+  case passive = 1
+  /// The active is silent, not yet for long enough.
+  case suspecting = 2
+  /// Takes the disks.
+  case fencing = 3
+  /// Has the disks; the target reads what is written there.
+  case recovering = 4
+  case active = 5
+  /// Hands over: takes no new commands, finishes what is under way.
+  case draining = 6
+  /// Has lost the disks: ends all connections without an answer, then is passive.
+  case fenced = 7
+}
+
+/// A disk that the pair may share: one that can fence.
+public struct SharedDisk: Equatable, Sendable {
+  public var id: DiskID
+  /// World-wide identifier: arbiters are the lowest of these.
+  public var wwid: String
+  /// Of the disk's label.
+  public var cluster: UUID
+  public var nodes: [UUID]
+
+  public init(id: DiskID, wwid: String, cluster: UUID, nodes: [UUID]) {
+    self.id = id
+    self.wwid = wwid
+    self.cluster = cluster
+    self.nodes = nodes
+  }
+}
+
+/// Who was given the disk last: a record of the label area, written with the node's key registered.
+public struct OwnerRecord: Equatable, Sendable {
+  public var epoch: Epoch
+  public var node: UUID
+  public var bootID: UInt64
+  /// The disks whose majority decides a takeover; one or three.
+  public var arbiters: [DiskID]
+
+  public init(epoch: Epoch, node: UUID, bootID: UInt64, arbiters: [DiskID]) {
+    self.epoch = epoch
+    self.node = node
+    self.bootID = bootID
+    self.arbiters = arbiters
+  }
+}
+
+/// What the active writes to the arbiters at every beat: the passive sees by it that a node without links is alive.
+public struct DiskBeat: Equatable, Sendable {
+  public var epoch: Epoch
+  public var node: UUID
+  public var bootID: UInt64
+  public var sequence: UInt64
+  /// The active cannot be reached by anybody (no portal has a link): whoever can be may take over at once.
+  public var offersHandover: Bool
+
+  public init(epoch: Epoch, node: UUID, bootID: UInt64, sequence: UInt64, offersHandover: Bool) {
+    self.epoch = epoch
+    self.node = node
+    self.bootID = bootID
+    self.sequence = sequence
+    self.offersHandover = offersHandover
+  }
+}
+
+/// What a look at a disk found.
+public struct Survey: Equatable, Sendable {
+  /// All registered keys, foreign ones too, one entry for each registration.
+  public var keys: [UInt64]
+  /// The key that holds the reservation; nil: no reservation. Of whatever type.
+  public var holder: UInt64?
+  /// The reservation is Write Exclusive - Registrants Only.
+  public var isOurType: Bool
+  public var owner: OwnerRecord?
+  public var beat: DiskBeat?
+  /// Nodes of the label as it is now, at most two.
+  public var nodes: [UUID]
+
+  public init(
+    keys: [UInt64], holder: UInt64?, isOurType: Bool, owner: OwnerRecord?, beat: DiskBeat?, nodes: [UUID]
+  ) {
+    self.keys = keys
+    self.holder = holder
+    self.isOurType = isOurType
+    self.owner = owner
+    self.beat = beat
+    self.nodes = nodes
+  }
+}
+
+/// Something to be done at one disk. Orders to a disk are done one after another, in order; each is answered.
+public enum DiskOrder: Equatable, Sendable {
+  /// Keys, reservation, owner record, beat and label.
+  case survey
+  /// REGISTER AND IGNORE EXISTING KEY on every path.
+  case register(ReservationKey)
+  /// RESERVE, Write Exclusive - Registrants Only.
+  case reserve(ReservationKey)
+  /// PREEMPT AND ABORT; the same type.
+  case preempt(own: ReservationKey, victim: UInt64)
+  /// Takes the own key back: by whoever lost a race, never by whoever served.
+  case unregister(ReservationKey)
+  case writeOwner(OwnerRecord)
+  case writeBeat(DiskBeat)
+  /// Enters a node into the label's free slot.
+  case enroll(node: UUID, name: String)
+}
+
+public enum DiskAnswer: Equatable, Sendable {
+  case done
+  case surveyed(Survey)
+  /// RESERVATION CONFLICT.
+  case conflict
+  /// Registrations may be gone: a unit attention 29/xx or 2A/03..05 came instead of an answer, and the order was not done.
+  case disturbed
+  /// Not done, for another reason; a positive errno. `timedOut`: whether it is still going to be done is not known.
+  case failed(Int32)
+  case timedOut
+}
+
+/// What happens to the engine.
+public enum Event: Equatable, Sendable {
+  /// The shared disks in sight, whenever that changes.
+  case disks([SharedDisk])
+  /// A message that came over a link, authenticated.
+  case received(Heartbeat, link: LinkID)
+  /// The links that can be used now.
+  case links([LinkID])
+  /// The answer to an order.
+  case answer(DiskID, order: UInt64, DiskAnswer)
+  /// A command or record of the data path met a reservation conflict: others have the disk.
+  case conflict(DiskID)
+  /// The data path got a unit attention that says that registrations may be gone.
+  case disturbed(DiskID)
+  /// What the target says of itself, at each of its beats (the age of the oldest command in nanoseconds).
+  case health(oldestIO: UInt64, reachable: Bool)
+  /// Everything of the disks has been read again for the epoch; the target may serve.
+  case recovered(Epoch)
+  /// Answer to `.drain`.
+  case drained(Bool)
+  case operate(OperatorCommand)
+  /// The program is being ended in good order: the peer may have the disks at once.
+  case shutdown
+  /// The time that was asked for with `Engine.deadline` has come.
+  case tick
+}
+
+/// A network interface and address family over which beats go.
+public struct LinkID: Hashable, Sendable, CustomStringConvertible {
+  public var name: String
+  public init(_ name: String) { self.name = name }
+  public var description: String { name }
+}
+
+public enum OperatorCommand: Equatable, Sendable {
+  case switchover
+  /// No automatic takeover until `resume`.
+  case hold
+  case resume
+  /// Takes a node out of the labels that is gone for good.
+  case forget(node: UUID)
+}
+
+/// What the engine wants done.
+public enum Action: Equatable, Sendable {
+  /// On every link.
+  case send(Heartbeat)
+  /// `order` names it in the answer.
+  case disk(DiskID, order: UInt64, DiskOrder)
+  case target(TargetOrder)
+  case addresses(AddressOrder)
+  /// For the log and `gatewayd pair`: what changed and why.
+  case note(Transition)
+}
+
+public enum TargetOrder: Equatable, Sendable {
+  /// Commands and ALUA questions wait; nothing is answered that was not finished.
+  case hold
+  /// Read labels, reservations and sizes again from these disks, then say `.recovered`.
+  case recover(Epoch, disks: [DiskID])
+  /// These LUNs are served; the others are not to be had.
+  case serve(Epoch, disks: [DiskID])
+  /// One more LUN can be served.
+  case admit(Epoch, disk: DiskID)
+  /// Its disk is not ours any more for now: its commands wait.
+  case suspend(DiskID)
+  /// Wait until nothing is under way, at most until the instant; answered by `.drained`.
+  case drain(until: Instant)
+  /// Every connection ends without another byte.
+  case closeWithoutAnswer
+  /// Logins are taken; every port of this node is in standby.
+  case standby
+}
+
+public enum AddressOrder: Equatable, Sendable {
+  case take
+  case drop
+}
+
+public struct Transition: Equatable, Sendable {
+  public var from: Role
+  public var to: Role
+  public var epoch: Epoch
+  public var reason: String
+  public var at: Instant
+
+  public init(from: Role, to: Role, epoch: Epoch, reason: String, at: Instant) {
+    self.from = from
+    self.to = to
+    self.epoch = epoch
+    self.reason = reason
+    self.at = at
+  }
+}
