@@ -31,6 +31,7 @@ public final class Gateway: GatewayControl {
     var iser: ISERAcceptor?
     var provisioner: Provisioner?
     var configuration: ShardConfiguration?
+    var portGroups = PortGroupState()
   }
   private let parts: Mutex<Parts>
   private let nicWatch: NICWatch
@@ -43,6 +44,9 @@ public final class Gateway: GatewayControl {
 
   /// The shards, once it has started.
   var shards: [ShardHandle] { parts.withLock { $0.context?.handles ?? [] } }
+
+  /// What is exported now.
+  var exports: [Export] { parts.withLock { $0.provisioner }?.map.exports ?? [] }
 
   private var settings: Settings { parts.withLock { $0.settings } }
 
@@ -96,18 +100,20 @@ public final class Gateway: GatewayControl {
       case .failed(let reason): Log.warning("no iSER: \(reason); TCP only")
       }
     }
-    setPortGroups(hasRDMA: state == .listening && inventory.isUsable)
+    setPortGroups { $0.hasRDMA = state == .listening && inventory.isUsable }
   }
 
-  /// Prefers RDMA where it is there (ALUA), and tells the initiators when that changes.
-  private func setPortGroups(hasRDMA: Bool) {
-    let groups = TargetPort.groups(hasRDMA: hasRDMA)
+  /// Prefers RDMA where it is there, and the active node of a pair (ALUA), and tells the initiators when that changes.
+  func setPortGroups(_ body: (inout PortGroupState) -> Void) {
     let change = parts.withLock { parts -> (ShardContext, ShardConfiguration)? in
+      body(&parts.portGroups)
+      let groups = parts.portGroups.groups
       guard let context = parts.context, var configuration = parts.configuration,
-        configuration.deviceServer.portGroups != groups
+        configuration.deviceServer.portGroups != groups || configuration.slot != parts.portGroups.slot
       else { return nil }
       configuration.deviceServer = DeviceServer(
         deviceName: configuration.deviceServer.deviceName, registry: context.registry, portGroups: groups)
+      configuration.slot = parts.portGroups.slot
       parts.configuration = configuration
       return (context, configuration)
     }
@@ -184,7 +190,7 @@ public final class Gateway: GatewayControl {
         access: AccessRules(settings)),
       deviceServer: DeviceServer(
         deviceName: name.text, registry: registry,
-        portGroups: TargetPort.groups(hasRDMA: false)),
+        portGroups: PortGroupState().groups),
       sessionsMax: settings.limits.sessions, queueDepth: UInt32(settings.limits.queueDepth),
       loginTimeoutNs: UInt64(settings.limits.loginTimeoutSeconds) * second,
       nopIntervalNs: UInt64(settings.timeouts.nopIntervalSeconds) * second,
@@ -223,6 +229,8 @@ public final class Gateway: GatewayControl {
     var configuration = Self.configuration(
       settings: kept, name: old.target.targetName, registry: context.registry, listeners: acceptor.listeners)
     configuration.deviceServer = old.deviceServer
+    configuration.slot = old.slot
+    configuration.takesLogins = old.takesLogins
     acceptor.set(Self.rules(kept))
     state.provisioner?.set(kept.discovery)
     for handle in context.handles { handle.post(.configure(configuration)) }

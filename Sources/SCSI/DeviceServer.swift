@@ -62,6 +62,8 @@ public final class DeviceServer: Sendable {
   ) -> Disposition {
     if unit.gate.contains(.gone) { return executeWithoutUnit(request, nexus: nexus, map: map) }
     let lookup = table.row(for: request.cdb)
+    // What is answered without a logical unit does not depend on who has it.
+    if unit.gate.contains(.suspended), lookup.row?.pointee.flags.contains(.needsNoUnit) == false { return .wait(unit) }
     let ignoresAttention = lookup.row?.pointee.flags.contains(.ignoresAttention) ?? false
     if !ignoresAttention, nexus.hasAttention(lun: number), let attention = nexus.take(lun: number) {
       return .checkCondition(attention.sense)
@@ -84,6 +86,8 @@ public final class DeviceServer: Sendable {
     }
     let lookup = table.row(for: request.cdb)
     guard let row = lookup.row?.pointee else { return .checkCondition(lookup.refusal) }
+    if unit.gate.contains(.suspended) { return .wait(unit) }
+    if !portGroups.isAllActive, let refusal = refuseForAccessState(row, nexus) { return refusal }
     // A reservation may have come while the data was on its way.
     if let refusal = refuse(row, unit, nexus) { return refusal }
     let command = Command(request, unit, nexus, map)

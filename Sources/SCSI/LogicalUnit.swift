@@ -73,6 +73,34 @@ public final class LogicalUnit: Sendable {
     change { $0.isGone = true }
   }
 
+  /// Whether commands wait (`Disposition.wait`): in force on every shard when this returns, for commands that come then.
+  public func setSuspended(_ isSuspended: Bool) {
+    change { $0.isSuspended = isSuspended }
+  }
+
+  /// Another node has had the disk: takes what is written there in place of what this one knew, and forgets what belonged
+  /// to sessions of that time (SPC-2 reservation, prevention of removal).
+  /// - Parameters:
+  ///   - record: as for `init`.
+  ///   - afterTakeover: as for `init`.
+  ///   - blocks: the capacity now; the initiators are told by the attentions of the takeover.
+  public func adopt(
+    reservations record: [UInt8]?, afterTakeover: Bool, blocks: UInt64
+  ) throws(ReservationRecordError) {
+    var reservations = PersistentReservations()
+    if let record {
+      let persisted = try PersistentReservations(record: record)
+      if afterTakeover || persisted.activatesThroughPowerLoss { reservations = persisted }
+    }
+    capacity.store(blocks, ordering: .relaxed)
+    change { state in
+      state.persistent = reservations
+      state.openChange = nil
+      state.legacyHolder = nil
+      state.preventers = []
+    }
+  }
+
   // MARK: - Persistent reservations
 
   /// What the action comes to; a change is opened with it and must be ended by `commit` or `abandon`.

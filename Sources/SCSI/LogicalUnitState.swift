@@ -11,8 +11,10 @@ struct LogicalUnitGate: OptionSet, Sendable {
   static let ejected = LogicalUnitGate(rawValue: 1 << 3)
   /// D_SENSE; no command needs to look, `usesDescriptorSense` does.
   static let descriptorSense = LogicalUnitGate(rawValue: 1 << 4)
+  /// Commands wait: it is being found out, or changed, who has the disk.
+  static let suspended = LogicalUnitGate(rawValue: 1 << 5)
   /// Those that stop the warm path.
-  static let blocking: LogicalUnitGate = [.reserved, .writeProtected, .gone, .ejected]
+  static let blocking: LogicalUnitGate = [.reserved, .writeProtected, .gone, .ejected, .suspended]
 }
 
 /// The mode parameters that can be changed. Shared by all nexuses.
@@ -33,6 +35,7 @@ struct LogicalUnitState: Sendable {
   var preventers: Set<UInt64> = []
   var isEjected = false
   var isGone = false
+  var isSuspended = false
   /// The serial of the reservation change that is being made durable.
   var openChange: UInt64?
   var changes: UInt64 = 0
@@ -54,6 +57,7 @@ struct LogicalUnitState: Sendable {
     if legacyHolder != nil || persistent.reservation != nil { gate.insert(.reserved) }
     if traits.isReadOnly || mode.softwareWriteProtect { gate.insert(.writeProtected) }
     if gone { gate.insert(.gone) }
+    if isSuspended { gate.insert(.suspended) }
     if isEjected { gate.insert(.ejected) }
     if mode.descriptorSense { gate.insert(.descriptorSense) }
     return gate

@@ -42,16 +42,21 @@ public struct TargetPortGroups: Equatable, Sendable {
 
   public let groups: [Group]
   public let supportedStates: SupportedStates
-  /// Whether every group is active: then the warm path asks no further.
+  /// Whether every group that commands come through here is active: then the warm path asks no further.
   let isAllActive: Bool
 
+  /// - Parameter own: groups of this node's ports; nil: all are.
   public init(
-    _ groups: [Group],
-    supportedStates: SupportedStates = [.activeOptimized, .activeNonOptimized, .unavailable, .transitioning]
+    _ groups: [Group], own: Set<UInt16>? = nil,
+    supportedStates: SupportedStates = [
+      .activeOptimized, .activeNonOptimized, .standby, .unavailable, .transitioning,
+    ]
   ) {
     self.groups = groups
     self.supportedStates = supportedStates
-    isAllActive = groups.allSatisfy { $0.state == .activeOptimized || $0.state == .activeNonOptimized }
+    isAllActive = groups.allSatisfy {
+      $0.state == .activeOptimized || $0.state == .activeNonOptimized || own?.contains($0.id) == false
+    }
   }
 
   /// The state of a group; one that is not in the snapshot is unavailable.

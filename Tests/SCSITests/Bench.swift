@@ -88,6 +88,7 @@ enum Answer: Equatable {
   case medium(MediumOperation)
   case unmap([Extent])
   case reservationChange
+  case wait
 
   init(_ disposition: Disposition) {
     switch disposition {
@@ -98,6 +99,7 @@ enum Answer: Equatable {
     case .medium(let operation, _): self = .medium(operation)
     case .unmap(let extents, _): self = .unmap(extents)
     case .reservationChange: self = .reservationChange
+    case .wait: self = .wait
     }
   }
 

@@ -119,6 +119,7 @@ struct CommandTableTests {
       case .unmap(let extents, _):
         #expect(extents.allSatisfy { $0.lba + $0.blocks <= 1000 && $0.blocks > 0 })
       case .dataOut: Issue.record("asked for a parameter list twice")
+      case .wait: Issue.record("waits, though the unit is not suspended")
       case .status, .checkCondition, .dataIn: break
       }
     }

@@ -79,6 +79,33 @@ struct LogicalUnitAddressTests {
     #expect(bench.server.execute(request, nexus: bench.a, map: LogicalUnitMap([])).data.first == 0x20)
   }
 
+  @Test(
+    "While it is not known who has the disk, only what needs no logical unit is answered, and no attention is taken")
+  func suspended() throws {
+    let bench = try Bench()
+    let inquiry: [UInt8] = [0x12, 0, 0, 0, 96, 0]
+    bench.unit.setSuspended(true)
+    bench.a.raise(.asymmetricAccessStateChanged, lun: nil)
+    for cdb: [UInt8] in [
+      [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0], [0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0],
+      [0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0],
+    ] {
+      #expect(bench.send(cdb).answer == .wait)
+    }
+    #expect(bench.send(inquiry).data.count == 96)
+    bench.unit.setSuspended(false)
+    #expect(bench.send([0, 0, 0, 0, 0, 0]).answer == .sense(.unitAttention, 0x2A06))
+    #expect(bench.send([0, 0, 0, 0, 0, 0]).answer == .good)
+  }
+
+  @Test("The peer's groups in standby stop nothing here")
+  func peerInStandby() throws {
+    let groups = TargetPortGroups(
+      [.init(id: 1, relativeTargetPorts: [1]), .init(id: 3, state: .standby, relativeTargetPorts: [3])], own: [1])
+    #expect(groups.isAllActive)
+    #expect(!TargetPortGroups(groups.groups, own: [3]).isAllActive)
+  }
+
   @Test("In standby only what tells of the ports is processed (SPC-5 §5.18.2.6)")
   func accessStates() throws {
     let standby = try Bench(state: .standby)
@@ -87,7 +114,7 @@ struct LogicalUnitAddressTests {
     let unavailable = try Bench(state: .unavailable)
     #expect(unavailable.send(testUnitReady).answer == .sense(.notReady, 0x040C))
     let groups = unavailable.send([0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]).data
-    #expect(groups == [0, 0, 0, 16, 0x03, 0x8B, 0, 1, 0, 2, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2])
+    #expect(groups == [0, 0, 0, 16, 0x03, 0x8F, 0, 1, 0, 2, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2])
     let extended = unavailable.send([0xA3, 0x2A, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]).data
     #expect(Array(extended.prefix(8)) == [0, 0, 0, 20, 0x10, 60, 0, 0])
     let transition = try Bench(state: .transitioning)

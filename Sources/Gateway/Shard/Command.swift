@@ -61,6 +61,8 @@ struct Command {
   /// Unsolicited data may still come (until F), and how much came, immediate data included.
   var expectsUnsolicited = false
   var unsolicited: UInt32 = 0
+  /// Bytes of immediate data.
+  var immediateBytes: UInt32 = 0
   var unsolicitedDataSN: UInt32 = 0
   var dataSN: UInt32 = 0
   var r2tSN: UInt32 = 0

@@ -10,6 +10,8 @@ public final class Export: Sendable {
   /// Bytes that initiators see, at the time it was opened.
   public let byteCount: UInt64
   let holds = RangeHolds()
+  /// The disk can be fenced, so another node may have it: it is served only when the pair says so.
+  let isShared: Bool
   /// The label, and where the next reservation record goes; no label: a disk without a label area (memory, null).
   private struct Records: Sendable {
     /// Who has the label area in hand.
@@ -25,10 +27,16 @@ public final class Export: Sendable {
   /// - Parameters:
   ///   - sequence: of the newest reservation record on the disk; 0: none.
   ///   - slot: the slot the next one goes to.
-  public init(unit: LogicalUnit, disk: Disk, label: Label?, byteCount: UInt64, sequence: UInt64 = 0, slot: Int = 0) {
+  ///   - isShared: the unit is suspended until the pair admits it.
+  public init(
+    unit: LogicalUnit, disk: Disk, label: Label?, byteCount: UInt64, sequence: UInt64 = 0, slot: Int = 0,
+    isShared: Bool = false
+  ) {
     self.unit = unit
     self.disk = disk
     self.byteCount = byteCount
+    self.isShared = isShared
+    if isShared { unit.setSuspended(true) }
     records = Mutex(Records(label: label, sequence: sequence, slot: slot))
   }
 
@@ -64,6 +72,29 @@ public final class Export: Sendable {
       (records.sequence, records.slot) = place
     }
     return code
+  }
+
+  /// Another node has had the disk: label and reservations are read again, and what a crash left undone is finished.
+  /// Returns nil, or why the disk cannot be served.
+  func reload(afterTakeover: Bool) -> String? {
+    guard let fd = disk.descriptor, let old = label else { return nil }
+    guard case .label(let label) = LabelStore.readLabel(fd: fd, diskBytes: old.diskBytes), label.disk == old.disk
+    else { return "its label can no longer be read" }
+    let code = LabelStore.prepare(label, fd: fd)
+    guard code == 0 else { return "its label area could not be put in order: \(String(cString: strerror(-code)))" }
+    do {
+      let newest = try LabelStore.read(.reservations, fd: fd, diskBytes: label.diskBytes, disk: label.disk)
+      let payload = newest.record.payload.isEmpty ? nil : newest.record.payload
+      try unit.adopt(reservations: payload, afterTakeover: afterTakeover, blocks: unit.blocks)
+      records.withLock { records in
+        records.label = label
+        (records.sequence, records.slot) = (newest.record.sequence, newest.nextSlot)
+        records.use = .nobody
+      }
+      return nil
+    } catch {
+      return "its reservation record cannot be read (\(error))"
+    }
   }
 
   enum ReservationPlace {

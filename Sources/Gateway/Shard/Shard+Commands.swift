@@ -70,6 +70,7 @@ extension Shard {
     command.pointee.expectsUnsolicited =
       command.pointee.isWrite && !header.isFinal && !connection.mover.capabilities.forcesInitialR2T
     command.pointee.unsolicited = UInt32(header.dataSegmentLength)
+    command.pointee.immediateBytes = UInt32(header.dataSegmentLength)
     command.pointee.progressedAt = now
     link(index, connection)
     if header.dataSegmentLength > Int(header.expectedDataTransferLength) || header.additionalHeaderBytes > 0
@@ -142,7 +143,7 @@ extension Shard {
   }
 
   @inline(__always)
-  private func execute(_ index: Int, _ connection: Connection, _ immediate: Buffer?) {
+  func execute(_ index: Int, _ connection: Connection, _ immediate: Buffer?) {
     guard let nexus = connection.nexusReference else { return }
     let disposition = server._withUnsafeGuaranteedRef { server in
       nexus._withUnsafeGuaranteedRef { nexus in
@@ -179,6 +180,7 @@ extension Shard {
     case .dataOut(let byteCount):
       cold[index] = .parameters
       return collect(index, byteCount: byteCount, immediate)
+    case .wait: return hold(index, immediate, parameters: nil)
     default: break
     }
     if let immediate { pool.give(immediate) }
@@ -192,7 +194,7 @@ extension Shard {
       startSimple(index, MediumOperation(.writeZeroes, lba: 0, blocks: 0, mayUnmap: true))
     case .reservationChange(let change, let unit):
       changeReservation(index, change, unit)
-    case .medium, .dataOut: break
+    case .medium, .dataOut, .wait: break
     }
   }
 

@@ -236,6 +236,7 @@ extension Shard {
       let disposition = configuration.deviceServer.resume(
         request(index), nexus: nexus, map: connection.units,
         parameters: data)
+      if case .wait = disposition { return hold(index, nil, parameters: data) }
       return act(on: disposition, index, nil)
     }
     command.pointee.completed = command.pointee.limit

@@ -50,14 +50,14 @@ extension Shard {
   func attach(
     queuePair: any QueuePair, keys: MemoryKeys, peer: String, local: String, ticket: ConnectionTicket
   ) -> Connection? {
-    addConnection(port: .iser, peer: peer, local: local, ticket: ticket) { index, generation in
+    addConnection(port: .iser(configuration.slot), peer: peer, local: local, ticket: ticket) { index, generation in
       ISERMover(
         queuePair: queuePair, keys: keys, connection: index, generation: generation,
         window: configuration.queueDepth, pool: pool)
     }
   }
 
-  private func refuse(_ request: VerbsRequest, _ peer: String, _ reason: String) {
+  func refuse(_ request: VerbsRequest, _ peer: String, _ reason: String) {
     Log.notice("connection from \(peer) over RDMA refused: \(reason)")
     handle.load.subtract(1, ordering: .relaxed)
     request.reject()

@@ -315,6 +315,7 @@ extension Shard {
     for case let connection? in connections { runTimers(connection) }
     runDrainTimers()
     runCommandDeadlines()
+    runHoldTimers()
     if trimAt != 0, trimAt <= now {
       pool.trim()
       trimAt = pool.emptyChunks > 0 ? now + Self.trimNs : 0

@@ -8,7 +8,8 @@ import Reactor
 extension Shard {
   /// Starts serving an accepted socket.
   func serve(fd: Int32, peer: String, local: String, ticket: ConnectionTicket) {
-    let connection = addConnection(port: .tcp, peer: peer, local: local, ticket: ticket) { index, generation in
+    let connection = addConnection(port: .tcp(configuration.slot), peer: peer, local: local, ticket: ticket) {
+      index, generation in
       TCPMover(fd: fd, token: Token(OperationCode.send, index: UInt32(index), generation: generation))
     }
     guard let connection else { return }

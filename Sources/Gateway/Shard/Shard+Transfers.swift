@@ -240,7 +240,7 @@ extension Shard {
     let isReceived = received != nil
     if let received {
       immediate = take(length, for: index)
-      immediate?.base.copyMemory(from: received, byteCount: min(Int(command.pointee.unsolicited), length))
+      immediate?.base.copyMemory(from: received, byteCount: min(Int(command.pointee.immediateBytes), length))
       self.received = nil
     }
     // What came with the command cannot wait.
@@ -253,7 +253,8 @@ extension Shard {
     command.pointee.issued = UInt64(length)
     let piece = pieces[number]
     piece.pointee.state = .collecting
-    piece.pointee.received = min(command.pointee.unsolicited, UInt32(length))
+    // What else came unsolicited before there was a piece was dropped, and will be asked for.
+    piece.pointee.received = min(command.pointee.immediateBytes, UInt32(length))
     piece.pointee.solicitedEnd = piece.pointee.received
     if var immediate {
       if !isReceived { charge(&immediate, to: index) }
@@ -597,6 +598,7 @@ extension Shard {
       freePiece(number)
       return finishAborted(index)
     }
+    if result == -EBADE, meetsConflict(number, index) { return }
     switch command.pointee.plan {
     case .streamIn:
       guard result == Int32(piece.pointee.diskLength) else { return diskFailed(number, index, result) }

@@ -68,6 +68,10 @@ final class Shard {
   /// A port that is removed has lent what is not sent yet, or has buffers on their way.
   var hasLentRemoved = false
   var quietWaiters: [QuietWaiter] = []
+  /// Commands that wait until it is known who has their disk, in the order in which they came.
+  var held: [HeldCommand] = []
+  /// Connections that wait until it is known which ports are this node's.
+  var waitingConnections: [(message: ShardMessage, since: UInt64)] = []
   var drains: [Drain] = []
   /// What a command that is not a plain read or write has to remember.
   var cold: [Int: ColdState] = [:]
@@ -147,12 +151,11 @@ final class Shard {
     ring.pollReadable(handle.inbox.descriptor, token: Token(OperationCode.inbox, index: 0, generation: 0))
     for message in handle.inbox.take() {
       switch message {
-      case .connection(let fd, let peer, let local, let ticket):
-        serve(fd: fd, peer: peer, local: local, ticket: ticket)
-      case .verbsConnection(let request, let peer, let local, let ticket):
-        serve(request, peer: peer, local: local, ticket: ticket)
+      case .connection, .verbsConnection: admit(message)
       case .adopt(let map): adopt(map)
-      case .configure(let configuration): self.configuration = configuration
+      case .configure(let configuration):
+        self.configuration = configuration
+        admitWaiting()
       case .perform(let body): body(self)
       }
     }

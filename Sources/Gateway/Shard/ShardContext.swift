@@ -1,5 +1,6 @@
 import Datamover
 import Discovery
+import HA
 import ISCSI
 import Reactor
 import SCSI
@@ -30,6 +31,10 @@ struct ShardConfiguration: Sendable {
   var ioDeadlineNs: UInt64
   /// How long a shard goes on asking an RDMA device for completions before it sleeps; 0: it sleeps at once.
   var pollNs: UInt64 = 0
+  /// Which node of a pair this is: it has the ports of this slot.
+  var slot = NodeSlot.first
+  /// False: it is not known yet which ports are this node's, so connections wait.
+  var takesLogins = true
 }
 
 /// A SCSI target port as initiators see it: one for each transport, so that ALUA can tell which to prefer.
@@ -39,17 +44,44 @@ struct TargetPort: Equatable, Sendable {
   /// RELATIVE TARGET PORT IDENTIFIER.
   var relativeIdentifier: UInt16
 
-  static let tcp = TargetPort(group: 1, relativeIdentifier: 1)
-  static let iser = TargetPort(group: 2, relativeIdentifier: 2)
+  private init(number: UInt16) {
+    group = number
+    relativeIdentifier = number
+  }
 
-  /// The groups. With RDMA there its port is preferred; without it TCP's is as good as any.
-  static func groups(hasRDMA: Bool) -> TargetPortGroups {
+  /// Each node of a pair has two.
+  static func tcp(_ slot: NodeSlot) -> TargetPort { TargetPort(number: UInt16(slot.rawValue) * 2 + 1) }
+  static func iser(_ slot: NodeSlot) -> TargetPort { TargetPort(number: UInt16(slot.rawValue) * 2 + 2) }
+}
+
+/// Who has which ports, in which state: what REPORT TARGET PORT GROUPS answers on both nodes of a pair.
+struct PortGroupState: Equatable, Sendable {
+  var slot = NodeSlot.first
+  /// Ports over RDMA are there, on this node and on its peer.
+  var hasRDMA = false
+  var peerHasRDMA = false
+  /// This node has a peer, with ports of its own.
+  var isPaired = false
+  var isActive = true
+
+  /// The groups. With RDMA on a node its port is preferred; without it TCP's is as good as any. The passive node's are in
+  /// standby.
+  var groups: TargetPortGroups {
+    let own = Self.groups(slot, hasRDMA: hasRDMA, isActive: isActive)
+    guard isPaired else { return TargetPortGroups(own) }
+    let others = Self.groups(slot.other, hasRDMA: peerHasRDMA, isActive: !isActive)
+    return TargetPortGroups(
+      slot == .first ? own + others : others + own, own: Set(own.map(\.id)))
+  }
+
+  private static func groups(_ slot: NodeSlot, hasRDMA: Bool, isActive: Bool) -> [TargetPortGroups.Group] {
     func group(_ port: TargetPort, _ state: AsymmetricAccessState) -> TargetPortGroups.Group {
-      TargetPortGroups.Group(id: port.group, state: state, relativeTargetPorts: [port.relativeIdentifier])
+      TargetPortGroups.Group(
+        id: port.group, state: isActive ? state : .standby, relativeTargetPorts: [port.relativeIdentifier])
     }
     return hasRDMA
-      ? TargetPortGroups([group(.iser, .activeOptimized), group(.tcp, .activeNonOptimized)])
-      : TargetPortGroups([group(.tcp, .activeOptimized)])
+      ? [group(.iser(slot), .activeOptimized), group(.tcp(slot), .activeNonOptimized)]
+      : [group(.tcp(slot), .activeOptimized)]
   }
 }
 
@@ -72,6 +104,9 @@ final class ShardContext: Sendable {
   let registry: NexusRegistry
   /// The most that a shard's arena may take, in bytes.
   let arenaBytes: Int
+
+  /// A disk has refused a request because another node has it.
+  let conflict = Mutex<(@Sendable (Export) -> Void)?>(nil)
 
   private let running: Atomic<Int>
 

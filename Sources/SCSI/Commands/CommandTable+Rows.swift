@@ -46,16 +46,17 @@ extension CommandTable {
     reserveOut("PERSISTENT RESERVE OUT, REGISTER AND MOVE", 0x07),
   ]
 
+  // Not in standby: another node has the table, and it alone may change it.
   private static func reserveIn(_ name: StaticString, _ action: UInt8) -> CommandRow {
     CommandRow(
       name, [0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], .persistentReserveIn, serviceAction: action,
-      legacy: .conflictEvenForHolder, persistent: .own, [.anyAccessState])
+      legacy: .conflictEvenForHolder, persistent: .own)
   }
 
   private static func reserveOut(_ name: StaticString, _ action: UInt8) -> CommandRow {
     CommandRow(
       name, [0x5F, action, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], .persistentReserveOut, serviceAction: action,
-      legacy: .conflictEvenForHolder, persistent: .own, [.anyAccessState])
+      legacy: .conflictEvenForHolder, persistent: .own)
   }
 
   private static let mode: [CommandRow] = [

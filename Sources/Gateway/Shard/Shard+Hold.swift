@@ -1,0 +1,154 @@
+import CSystem
+import Glibc
+import Reactor
+import SCSI
+import Storage
+
+/// A command that waits for its unit's disk to be this node's, or the peer's.
+struct HeldCommand {
+  var index: Int
+  var generation: UInt32
+  var since: UInt64
+  /// Its immediate data, the entry's to give back.
+  var immediate: Buffer?
+  /// Its parameter list, if that is complete.
+  var parameters: [UInt8]?
+}
+
+/// While it is not known which node of the pair has the disks, nothing is refused: commands and new connections wait. What
+/// waits can be aborted and be lost with its connection like anything else.
+extension Shard {
+  /// The longest wait.
+  static let holdNs: UInt64 = 10_000_000_000
+  private static let holdTickNs: UInt64 = 1_000_000_000
+
+  // MARK: Commands
+
+  /// Takes a command that the device server could not decide about. Its immediate data is kept.
+  func hold(_ index: Int, _ immediate: Buffer?, parameters: [UInt8]?) {
+    var immediate = immediate
+    if let received {
+      let count = Int(commands[index].pointee.immediateBytes)
+      guard let buffer = pool.take(count) else { return finish(index, .taskSetFull, transferred: 0, actual: 0) }
+      buffer.base.copyMemory(from: received, byteCount: count)
+      immediate = buffer
+      self.received = nil
+    }
+    commands[index].pointee.progressedAt = now
+    held.append(
+      HeldCommand(
+        index: index, generation: commands[index].pointee.generation, since: now, immediate: immediate,
+        parameters: parameters))
+    scheduleTick(at: now + Self.holdTickNs)
+  }
+
+  /// Asks again for every command that waits; those whose unit is still suspended go on waiting, in the same order.
+  func retryHeld() {
+    guard !held.isEmpty else { return }
+    let waiting = held
+    held = []
+    for var entry in waiting {
+      guard isLive(entry), let connection = connections[Int(commands[entry.index].pointee.connection)],
+        connection.phase == .fullFeature, let nexus = connection.nexus
+      else {
+        // Aborted, or its connection is on its way out, which takes the command with it.
+        if let buffer = entry.immediate.take() { pool.give(buffer) }
+        continue
+      }
+      let since = entry.since
+      let count = held.count
+      if let parameters = entry.parameters {
+        let disposition = configuration.deviceServer.resume(
+          request(entry.index), nexus: nexus, map: connection.units, parameters: parameters)
+        if case .wait = disposition {
+          hold(entry.index, nil, parameters: parameters)
+        } else {
+          act(on: disposition, entry.index, nil)
+        }
+      } else {
+        execute(entry.index, connection, entry.immediate.take())
+      }
+      if held.count > count { held[count].since = since }
+    }
+  }
+
+  private func isLive(_ entry: HeldCommand) -> Bool {
+    let command = commands[entry.index]
+    return command.pointee.generation == entry.generation && command.pointee.connection >= 0
+      && !command.pointee.isAborted
+  }
+
+  /// Commands under way that do not wait here, and data lent out: what a handover has to wait for.
+  var commandsUnderWay: Int { commands.count - held.count(where: isLive) }
+
+  /// Who has waited too long is told that the states of the ports are changing; initiators try that again by themselves.
+  func runHoldTimers() {
+    if !held.isEmpty {
+      let late = held.filter { $0.since + Self.holdNs <= now || !isLive($0) }
+      held.removeAll { $0.since + Self.holdNs <= now || !isLive($0) }
+      for entry in late {
+        if let buffer = entry.immediate { pool.give(buffer) }
+        if isLive(entry) { fail(entry.index, .notReadyTargetPortInTransition) }
+      }
+    }
+    let waiting = waitingConnections
+    waitingConnections = []
+    for entry in waiting {
+      if entry.since + Self.holdNs <= now { turnAway(entry.message) } else { waitingConnections.append(entry) }
+    }
+    if !held.isEmpty || !waitingConnections.isEmpty { scheduleTick(at: now + Self.holdTickNs) }
+  }
+
+  // MARK: Connections
+
+  /// Serves a new connection, once it is known which ports are this node's.
+  func admit(_ message: ShardMessage) {
+    guard configuration.takesLogins || isStopping else {
+      waitingConnections.append((message, now))
+      return scheduleTick(at: now + Self.holdTickNs)
+    }
+    switch message {
+    case .connection(let fd, let peer, let local, let ticket):
+      serve(fd: fd, peer: peer, local: local, ticket: ticket)
+    case .verbsConnection(let request, let peer, let local, let ticket):
+      serve(request, peer: peer, local: local, ticket: ticket)
+    case .adopt, .configure, .perform: break
+    }
+  }
+
+  func admitWaiting() {
+    guard configuration.takesLogins, !waitingConnections.isEmpty else { return }
+    let waiting = waitingConnections
+    waitingConnections = []
+    for entry in waiting { admit(entry.message) }
+  }
+
+  private func turnAway(_ message: ShardMessage) {
+    switch message {
+    case .connection(let fd, let peer, _, _):
+      Log.notice("connection of \(peer) ended: it is not known yet which node of the pair this is")
+      Glibc.close(fd)
+      handle.load.subtract(1, ordering: .relaxed)
+    case .verbsConnection(let request, let peer, _, _):
+      refuse(request, peer, "it is not known yet which node of the pair this is")
+    case .adopt, .configure, .perform: break
+    }
+  }
+
+  // MARK: Conflicts
+
+  /// A disk has refused a request because another node has it. Nobody is told: what became of this command is for the next
+  /// owner to say, so its connection ends without an answer, and the pair is told. False: the disk is not shared, and the
+  /// conflict is a failure like any other.
+  func meetsConflict(_ number: Int, _ index: Int) -> Bool {
+    guard let export = ports[Int(commands[index].pointee.port)]?.export, export.isShared,
+      let report = context.conflict.withLock({ $0 })
+    else { return false }
+    pieces[number].pointee.state = .ready
+    report(export)
+    if let connection = connections[Int(commands[index].pointee.connection)] {
+      close(connection, "another node has taken the disk of LUN \(export.unit.number)")
+    }
+    return true
+  }
+}
