@@ -116,13 +116,15 @@ public struct Survey: Equatable, Sendable {
   }
 }
 
-/// Something to be done at one disk. Orders to a disk are done one after another, in order; each is answered.
+/// Something to be done at one disk. Orders to a disk are done one after another, in order; each is answered, and the engine
+/// gives a disk no order before it has answered the one before.
 public enum DiskOrder: Equatable, Sendable {
   /// Keys, reservation, owner record, beat and label.
   case survey
-  /// REGISTER AND IGNORE EXISTING KEY on every path.
+  /// REGISTER AND IGNORE EXISTING KEY on every path. Only when everything that this node wrote before has come back from
+  /// the disk, by whatever end: with the key a late write would land, in an epoch that it does not belong to.
   case register(ReservationKey)
-  /// RESERVE, Write Exclusive - Registrants Only.
+  /// RESERVE, Write Exclusive - Registrants Only. Done also where another path of this node holds it with this key.
   case reserve(ReservationKey)
   /// PREEMPT AND ABORT; the same type.
   case preempt(own: ReservationKey, victim: UInt64)
@@ -132,6 +134,8 @@ public enum DiskOrder: Equatable, Sendable {
   case writeBeat(DiskBeat)
   /// Enters a node into the label's free slot.
   case enroll(node: UUID, name: String)
+  /// Takes a node out of the label.
+  case expel(node: UUID)
 }
 
 public enum DiskAnswer: Equatable, Sendable {
@@ -187,6 +191,9 @@ public enum OperatorCommand: Equatable, Sendable {
   case resume
   /// Takes a node out of the labels that is gone for good.
   case forget(node: UUID)
+  /// Takes over with the arbiters that there are, though they are no majority: the others are gone for good. Nothing fences
+  /// the peer from disks that this node does not see.
+  case force
 }
 
 /// What the engine wants done.
@@ -214,7 +221,7 @@ public enum TargetOrder: Equatable, Sendable {
   case suspend(DiskID)
   /// Wait until nothing is under way, at most until the instant; answered by `.drained`.
   case drain(until: Instant)
-  /// Every connection ends without another byte.
+  /// Every connection ends without another byte, and nothing more is written to a shared disk.
   case closeWithoutAnswer
   /// Logins are taken; every port of this node is in standby.
   case standby

@@ -21,6 +21,7 @@ let package = Package(
     .target(name: "Wire", dependencies: ["CChecksum"], swiftSettings: instrumented),
     .target(name: "SCSI", dependencies: ["Wire"], swiftSettings: instrumented),
     .target(name: "ISCSI", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
+    .target(name: "HA", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
     // The part of Gateway that reads settings, without all that Gateway stands on.
     .target(name: "GatewaySettings", swiftSettings: instrumented),
     // The part of Storage that reads labels, likewise.
@@ -31,7 +32,7 @@ let package = Package(
     .executableTarget(
       name: "Fuzz",
       dependencies: [
-        "CFuzzer", "Wire", "SCSI", "ISCSI", "Reactor", "GatewaySettings", "StorageLabel", "Datamover",
+        "CFuzzer", "Wire", "SCSI", "ISCSI", "HA", "Reactor", "GatewaySettings", "StorageLabel", "Datamover",
       ],
       swiftSettings: instrumented,
       linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),

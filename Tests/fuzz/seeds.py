@@ -113,6 +113,16 @@ def labels():
     seed("label", "record", struct.pack(">QHHIQ", 0x4741544557415944, 1, 1, 100, 9) + bytes(124))
 
 
+def heartbeats():
+    def beat(name, *disks):
+        return struct.pack(">IBBBBIHH", 0x67774842, 1, 5, 2, len(name), 7, len(disks), 0) + bytes(range(72)) + name + \
+            b"".join(disks)
+    seed("heartbeat", "plain", beat(b"node"))
+    seed("heartbeat", "disks", beat(b"node", bytes(16), bytes(range(16))))
+    seed("heartbeat", "owner", struct.pack(">II", 3, 1) + bytes(40))
+    seed("heartbeat", "disk-beat", struct.pack(">II", 3, 1) + bytes(32))
+
+
 def streams():
     def pdu(opcode, data=b"", additional=b""):
         head = bytes([opcode, 0x80, 0, 0, len(additional) // 4]) + len(data).to_bytes(3, "big") + bytes(40)
@@ -156,6 +166,7 @@ if __name__ == "__main__":
     messages()
     streams()
     labels()
+    heartbeats()
     records()
     logins()
     texts()

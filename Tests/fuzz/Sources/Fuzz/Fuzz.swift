@@ -15,6 +15,7 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("stream", fuzzStream),
   ("iser", fuzzISER),
   ("mover", fuzzMover),
+  ("heartbeat", fuzzHeartbeat),
 ]
 
 /// `Fuzz TARGET [libFuzzer's options and corpus directories]`, or `Fuzz --list`.
