@@ -1,1 +1,0 @@
-../../../../Sources/Storage/Label/UUID.swift
