@@ -102,6 +102,12 @@ int64_t system_seek_hole(int fd, int64_t offset) {
 
 const uint32_t system_rwf_dsync = RWF_DSYNC;
 
+int64_t system_write_through(int fd, const void *bytes, uint64_t count, int64_t offset) {
+  struct iovec part = {.iov_base = (void *)bytes, .iov_len = count};
+  ssize_t wrote = pwritev2(fd, &part, 1, offset, RWF_DSYNC);
+  return wrote < 0 ? -errno : wrote;
+}
+
 int system_listen(const void *address, unsigned length, int v6_only) {
   const struct sockaddr *to = address;
   // Not blocking: a connection may be gone again before it is accepted.

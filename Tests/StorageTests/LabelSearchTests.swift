@@ -137,8 +137,8 @@ struct LabelMoveTests {
   func crash(growth: Int) {
     let (file, old, new) = Self.grown(by: growth << 20)
     let clearing = LabelStore.Clearing(of: old, for: new)
-    let reservations = Self.reservations(file, old)
-    #expect(LabelStore.initialize(new, reservations: reservations, clearing: clearing, fd: file.fd) == 0)
+    let reservations = Self.reservations(file, old)!
+    #expect(LabelStore.initialize(new, carried: [reservations], clearing: clearing, fd: file.fd) == 0)
     // Here it crashes: initiators would see the old label, pair key and all.
     let key = file.read(Int(clearing.count), at: old.exportedBytes)
     #expect(key.contains { $0 != 0 })

@@ -3,6 +3,8 @@
 // Calls and constants that Swift's importer cannot reach: GNU-only functions, and macros.
 #include <stdint.h>
 
+#include "passthrough.h"
+
 /// eventfd(2), close-on-exec. Returns the descriptor or -errno.
 int system_eventfd(void);
 
@@ -42,6 +44,9 @@ int64_t system_seek_hole(int fd, int64_t offset);
 
 /// RWF_DSYNC for io_uring's rw_flags: a write that is on stable storage when it completes.
 extern const uint32_t system_rwf_dsync;
+
+/// Writes once; what was written is on stable storage when the call returns (RWF_DSYNC). Bytes or -errno.
+int64_t system_write_through(int fd, const void *bytes, uint64_t count, int64_t offset);
 
 /// A listening TCP socket on the given address (SO_REUSEADDR, and IPV6_V6ONLY where asked). Descriptor or -errno.
 int system_listen(const void *address, unsigned length, int v6_only);

@@ -20,6 +20,10 @@ public enum LabelArea {
     case reservations = 2
     /// What of the disk must be cleared before it is exported (`LabelStore.move`).
     case move = 3
+    /// Who of a pair was given the disk last.
+    case owner = 4
+    /// That the active node of a pair is alive.
+    case beat = 5
 
     /// Offset of slot 0 from the start of the area; slot 1 follows after `slotBytes`.
     var offset: UInt64 {
@@ -27,6 +31,8 @@ public enum LabelArea {
       case .label: 0
       case .reservations: 1 << 20
       case .move: 2 << 20
+      case .owner: 3 << 20
+      case .beat: 4 << 20
       }
     }
 
@@ -35,7 +41,7 @@ public enum LabelArea {
       switch self {
       case .label: 16384
       case .reservations: 65536
-      case .move: 4096
+      case .move, .owner, .beat: 4096
       }
     }
   }

@@ -46,14 +46,15 @@ extension LabelStore {
   /// - Returns: 0 or a negative errno.
   public static func move(_ old: Label, to new: Label, fd: Int32) -> Int32 {
     precondition(new.disk == old.disk && new.exportedBytes > old.exportedBytes)
-    let reservations: Record?
-    do throws(RecordError) {
-      reservations = try read(.reservations, fd: fd, diskBytes: old.diskBytes, disk: old.disk).record
-    } catch {
-      guard error == .absent || error == .misplaced else { return -EIO }
-      reservations = nil
+    var carried: [Record] = []
+    for kind in [LabelArea.Kind.reservations, .owner] {
+      do throws(RecordError) {
+        carried.append(try read(kind, fd: fd, diskBytes: old.diskBytes, disk: old.disk).record)
+      } catch {
+        guard error == .absent || error == .misplaced else { return -EIO }
+      }
     }
-    let code = initialize(new, reservations: reservations, clearing: Clearing(of: old, for: new), fd: fd)
+    let code = initialize(new, carried: carried, clearing: Clearing(of: old, for: new), fd: fd)
     return code == 0 ? finishMove(new, fd: fd) : code
   }
 

@@ -75,20 +75,27 @@ public enum LabelStore {
   /// Writes the label area of a disk that has none: before the label its reservations (into slot 0), in place of those of
   /// whoever had the disk before: a label that is there has its reservations, if only an empty record, so that the first
   /// one written later may be torn and still leaves a valid one. Every other block becomes a `LabelBeacon`.
-  /// - Parameter clearing: what `finishMove` still has to do once the label is there.
+  /// - Parameters:
+  ///   - carried: what the disk's former area had: reservations, who owns the disk.
+  ///   - clearing: what `finishMove` still has to do once the label is there.
   /// - Returns: 0 or a negative errno.
   static func initialize(
-    _ label: Label, reservations: Record? = nil, clearing: Clearing? = nil, fd: Int32
+    _ label: Label, carried: [Record] = [], clearing: Clearing? = nil, fd: Int32
   ) -> Int32 {
     let beacon = LabelBeacon(start: label.exportedBytes, disk: label.disk)
-    let before = reservations ?? Record(kind: .reservations, sequence: 1, disk: label.disk, payload: [])
-    let move = clearing.map { Record(kind: .move, sequence: 1, disk: label.disk, payload: $0.encode()).encode() }
-    let labels = (0...1).map { slot in
-      Record(kind: .label, sequence: UInt64(slot + 1), disk: label.disk, payload: label.encode()).encode()
-    }
-    let slots: [(kind: LabelArea.Kind, records: [[UInt8]])] = [
-      (.reservations, [before.encode(), []]), (.move, [move ?? [], []]), (.label, labels),
+    var first: [LabelArea.Kind: Record] = [
+      .reservations: Record(kind: .reservations, sequence: 1, disk: label.disk, payload: [])
     ]
+    for record in carried { first[record.kind] = record }
+    if let clearing { first[.move] = Record(kind: .move, sequence: 1, disk: label.disk, payload: clearing.encode()) }
+    var slots = [.reservations, .move, .owner, .beat].map { kind in (kind, [first[kind]?.encode() ?? [], []]) }
+    slots.append(
+      (
+        .label,
+        (0...1).map { slot in
+          Record(kind: .label, sequence: UInt64(slot + 1), disk: label.disk, payload: label.encode()).encode()
+        }
+      ))
     for (kind, records) in slots {
       for slot in 0...1 {
         let bytes = beacon.pad(records[slot], to: Int(kind.slotBytes))
@@ -102,7 +109,7 @@ public enum LabelStore {
 
   /// The same for a disk of this gateway's own, with no reservations yet. Returns 0 or a negative errno.
   public static func initialize(_ label: Label, fd: Int32) -> Int32 {
-    initialize(label, reservations: nil, clearing: nil, fd: fd)
+    initialize(label, carried: [], clearing: nil, fd: fd)
   }
 
   /// Takes the label off: both slots are zeroed. Returns 0 or a negative errno.
@@ -145,7 +152,7 @@ public enum LabelStore {
     }
   }
 
-  private static func withAligned<Result>(_ count: Int, _ body: (UnsafeMutableRawPointer) -> Result) -> Result {
+  static func withAligned<Result>(_ count: Int, _ body: (UnsafeMutableRawPointer) -> Result) -> Result {
     let memory = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1), alignment: Int(LabelArea.alignment))
     defer { memory.deallocate() }
     return body(memory)

@@ -1,0 +1,172 @@
+import CSystem
+import Glibc
+import SCSI
+
+/// The persistent reservations of a backing disk, through its open descriptor: the fence between two nodes that share it.
+///
+/// Calls block, and belong to a thread that the disk may keep: the kernel gives a command up after `timeoutMilliseconds`,
+/// but its error handling, or a path that is down, may take longer. Whoever needs a bound waits for the answer elsewhere.
+///
+/// A SCSI disk is asked by PERSISTENT RESERVE IN and OUT through SG_IO, an NVMe namespace by its reservation commands: so
+/// status and sense are exact. A multipath map is registered by the kernel's own call on every path (`IOC_PR_REGISTER`),
+/// which tells less. Not the kernel's calls for all: those of 6.1 cannot read keys, and retry unit attentions unseen.
+public struct Fence: Sendable {
+  enum Route: Equatable {
+    case scsi
+    case nvme
+    /// A multipath map whose paths speak SCSI or (`isNVMe`) NVMe.
+    case paths(isNVMe: Bool)
+  }
+
+  public static let timeoutMillisecondsDefault: UInt32 = 2000
+
+  let disk: Disk
+  let route: Route
+  public let timeoutMilliseconds: UInt32
+
+  /// nil: no such commands can be sent to the disk.
+  public init?(_ disk: Disk, timeoutMilliseconds: UInt32 = timeoutMillisecondsDefault) {
+    guard let fd = disk.descriptor, disk.facts.is_block_device != 0 else { return nil }
+    self.disk = disk
+    self.timeoutMilliseconds = timeoutMilliseconds
+    let isMap = system_disk_is_map(fd) != 0
+    switch Int(system_disk_protocol(fd)) {
+    case SYSTEM_PROTOCOL_SCSI: route = isMap ? .paths(isNVMe: false) : .scsi
+    case SYSTEM_PROTOCOL_NVME: route = isMap ? .paths(isNVMe: true) : .nvme
+    default: return nil
+    }
+  }
+
+  var fd: Int32 { disk.descriptor! }
+
+  /// How the disk is reached: "SCSI", "NVMe", "multipath over SCSI".
+  public var routeName: String {
+    switch route {
+    case .scsi: "SCSI"
+    case .nvme: "NVMe"
+    case .paths(let isNVMe): "multipath over \(isNVMe ? "NVMe" : "SCSI")"
+    }
+  }
+
+  // MARK: - Orders
+
+  /// Registers `key` whatever this node had registered (REGISTER AND IGNORE EXISTING KEY), on every path, to outlive a loss
+  /// of power (APTPL).
+  public func register(_ key: UInt64) throws(FenceFailure) {
+    switch route {
+    case .scsi: try reserveOut(.registerAndIgnoreExistingKey, key: 0, serviceActionKey: key, persists: true)
+    case .nvme: try registerNVMe(.replace, key: 0, newKey: key, ignoresKey: true)
+    case .paths: try callKernel { system_pr_register($0, 0, key, 1) }
+    }
+  }
+
+  /// RESERVE, Write Exclusive - Registrants Only.
+  public func reserve(_ key: UInt64) throws(FenceFailure) {
+    switch route {
+    case .scsi: try reserveOut(.reserve, key: key, serviceActionKey: 0)
+    case .nvme: try acquireNVMe(.acquire, key: key, victim: 0)
+    case .paths: try callKernel { system_pr_reserve($0, key) }
+    }
+  }
+
+  /// Takes the victim's registration, and the reservation if it holds it. `conflict`: the victim's key is not registered
+  /// (any more), or our own is not.
+  /// - Parameter aborts: PREEMPT AND ABORT: when it returns, no command of the victim takes effect any more. Without, commands
+  ///   that the disk has already accepted still do.
+  public func preempt(own: UInt64, victim: UInt64, aborts: Bool = true) throws(FenceFailure) {
+    switch route {
+    case .scsi: try reserveOut(aborts ? .preemptAndAbort : .preempt, key: own, serviceActionKey: victim)
+    case .nvme: try acquireNVMe(aborts ? .preemptAndAbort : .preempt, key: own, victim: victim)
+    case .paths: try callKernel { system_pr_preempt($0, own, victim, aborts ? 1 : 0) }
+    }
+  }
+
+  /// Takes the own registration back, and with it a reservation that this node holds. `conflict`: it is not registered.
+  public func unregister(_ key: UInt64) throws(FenceFailure) {
+    switch route {
+    case .scsi: try reserveOut(.register, key: key, serviceActionKey: 0)
+    case .nvme: try registerNVMe(.unregister, key: key, newKey: 0, ignoresKey: false)
+    case .paths: try callKernel { system_pr_register($0, key, 0, 0) }
+    }
+  }
+
+  // MARK: - Questions
+
+  public func readKeys() throws(FenceFailure) -> RegisteredKeys {
+    usesNVMe ? try reportNVMe().keys : try readKeysSCSI()
+  }
+
+  public func readReservation() throws(FenceFailure) -> HeldReservation? {
+    usesNVMe ? try reportNVMe().reservation : try readReservationSCSI().reservation
+  }
+
+  /// Keys and reservation of one moment, as far as the generation tells.
+  public func readState() throws(FenceFailure) -> FenceState {
+    if usesNVMe {
+      let report = try reportNVMe()
+      return FenceState(generation: report.keys.generation, keys: report.keys.keys, reservation: report.reservation)
+    }
+    for attempt in 1... {
+      let keys = try readKeysSCSI()
+      let held = try readReservationSCSI()
+      // Registrations that change at each look: whoever decides by them compares again, on the disk (PREEMPT).
+      if keys.generation == held.generation || attempt == 4 {
+        return FenceState(generation: held.generation, keys: keys.keys, reservation: held.reservation)
+      }
+    }
+    preconditionFailure("the loop ends by itself")
+  }
+
+  public func readCapabilities() throws(FenceFailure) -> ReservationCapabilities {
+    usesNVMe ? try readCapabilitiesNVMe() : try readCapabilitiesSCSI()
+  }
+
+  var usesNVMe: Bool { route == .nvme || route == .paths(isNVMe: true) }
+}
+
+/// Who is registered at a disk, and who holds it.
+public struct FenceState: Equatable, Sendable {
+  public var generation: UInt32
+  /// One for each registration.
+  public var keys: [UInt64]
+  public var reservation: HeldReservation?
+
+  public init(generation: UInt32, keys: [UInt64], reservation: HeldReservation?) {
+    self.generation = generation
+    self.keys = keys
+    self.reservation = reservation
+  }
+
+  /// The key that holds the reservation; nil: none is held. 0 for an all-registrants type.
+  public var holder: UInt64? { reservation?.key }
+  /// The reservation is Write Exclusive - Registrants Only.
+  public var isOurType: Bool { reservation?.isOurType ?? false }
+}
+
+extension Fence {
+  /// One of the kernel's calls. It tells a status, but no sense: a CHECK CONDITION may have been a unit attention, which is
+  /// gone once it was told, so it is tried again. That loses nothing: an order of a nexus whose registration is gone gets a
+  /// conflict, and a registration is what would be done about it.
+  func callKernel(_ call: (Int32) -> Int32) throws(FenceFailure) {
+    var value = call(fd)
+    for _ in 0..<3 where value == Int32(Status.checkCondition.rawValue) { value = call(fd) }
+    switch value {
+    case 0: return
+    case Int32(Status.reservationConflict.rawValue), Int32(NVMeStatus.reservationConflict.rawValue): throw .conflict
+    case ..<0: throw FenceFailure(errno: -value)
+    default: throw .failed(EIO)
+    }
+  }
+}
+
+extension FenceFailure {
+  /// What a positive errno of a command or a write means. EBADE is how the block layer tells a reservation conflict.
+  public init(errno code: Int32) {
+    switch code {
+    case EBADE: self = .conflict
+    // The block layer's word for a command whose end nobody saw.
+    case ETIMEDOUT, EINTR: self = .timedOut
+    default: self = .failed(code)
+    }
+  }
+}
