@@ -74,7 +74,8 @@ let package = Package(
     .testTarget(
       name: "GatewayTests",
       dependencies: [
-        "Gateway", "ISCSI", "SCSI", "Storage", "Reactor", "Datamover", "Discovery", "Wire", "CSystem", "TestSupport",
+        "Gateway", "ISCSI", "SCSI", "HA", "Storage", "Reactor", "Datamover", "Discovery", "Wire", "CSystem",
+        "TestSupport",
       ],
       swiftSettings: strict),
   ]
