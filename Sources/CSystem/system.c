@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -174,4 +176,88 @@ void system_discard_messages(int fd) {
     // ENOBUFS says that messages were lost: whoever reads nothing of them loses nothing.
     if (recv(fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) < 0 && errno != ENOBUFS && errno != EINTR) return;
   }
+}
+
+static int give_up(int fd) {
+  int error = errno;
+  close(fd);
+  return -error;
+}
+
+static int set(int fd, int level, int name, int value) { return setsockopt(fd, level, name, &value, sizeof value); }
+
+// A UDP socket bound to the interface; `address` NULL: to every address.
+static int open_udp(int family, const char *interface, unsigned index, uint16_t port, const void *address) {
+  int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -errno;
+  union {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+  } name = {0};
+  socklen_t length = family == AF_INET ? sizeof name.four : sizeof name.six;
+  name.any.sa_family = (sa_family_t)family;
+  if (family == AF_INET) {
+    name.four.sin_port = htons(port);
+    if (address) memcpy(&name.four.sin_addr, address, 4);
+  } else {
+    name.six.sin6_port = htons(port);
+    name.six.sin6_scope_id = address ? index : 0;
+    if (address) memcpy(&name.six.sin6_addr, address, 16);
+    if (set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0) return give_up(fd);
+  }
+  // A flood in front of a beat is taken in turn; a small buffer would lose the beat.
+  set(fd, SOL_SOCKET, SO_RCVBUF, 256 << 10);
+  // Needs no privilege while the socket is bound to no interface yet (Linux 5.7).
+  if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strnlen(interface, IFNAMSIZ)) < 0 ||
+      set(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0 || bind(fd, &name.any, length) < 0)
+    return give_up(fd);
+  return fd;
+}
+
+int system_open_beats(int family, const char *interface, unsigned index, uint16_t port, int is_loopback) {
+  int fd = open_udp(family, interface, index, port, NULL), failed;
+  if (fd < 0) return fd;
+  // Before bulk data in queues that look: network control (RFC 4594 Â§3.1).
+  set(fd, SOL_SOCKET, SO_PRIORITY, 6);
+  if (family == AF_INET) {
+    struct ip_mreqn out = {.imr_ifindex = (int)index};
+    set(fd, IPPROTO_IP, IP_TOS, 0xC0);
+    failed = setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &out, sizeof out) < 0 ||
+             set(fd, IPPROTO_IP, IP_TTL, 1) < 0 || set(fd, IPPROTO_IP, IP_MULTICAST_TTL, 1) < 0 ||
+             set(fd, IPPROTO_IP, IP_MULTICAST_LOOP, is_loopback) < 0;
+  } else {
+    set(fd, IPPROTO_IPV6, IPV6_TCLASS, 0xC0);
+    failed = set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) < 0 ||
+             set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 1) < 0 ||
+             set(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, is_loopback) < 0;
+  }
+  return failed ? give_up(fd) : fd;
+}
+
+int system_open_group(int family, const char *interface, unsigned index, uint16_t port, const void *group) {
+  int fd = open_udp(family, interface, index, port, group), failed;
+  if (fd < 0) return fd;
+  if (family == AF_INET) {
+    struct ip_mreqn join = {.imr_ifindex = (int)index};
+    memcpy(&join.imr_multiaddr, group, 4);
+    failed = setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &join, sizeof join) < 0;
+  } else {
+    struct ipv6_mreq join = {.ipv6mr_interface = index};
+    memcpy(&join.ipv6mr_multiaddr, group, 16);
+    failed = setsockopt(fd, IPPROTO_IPV6, IPV6_ADD_MEMBERSHIP, &join, sizeof join) < 0;
+  }
+  return failed ? give_up(fd) : fd;
+}
+
+int system_make_urgent(int priority) {
+  struct sched_param parameters = {.sched_priority = priority};
+  int error = pthread_setschedparam(pthread_self(), SCHED_FIFO | SCHED_RESET_ON_FORK, &parameters);
+  return -error;
+}
+
+int system_enter_namespace(int fd) { return result(setns(fd, CLONE_NEWNET)); }
+
+int system_lock_when_read(uint64_t start, uint64_t bytes) {
+  return result(mlock2((void *)(uintptr_t)start, bytes, MLOCK_ONFAULT));
 }

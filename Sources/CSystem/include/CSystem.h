@@ -78,4 +78,22 @@ int system_listen_to_links(void);
 
 /// Takes what waits at a socket of messages and throws it away, without waiting.
 void system_discard_messages(int fd);
+
+/// A UDP socket of one interface and family (AF_INET or AF_INET6), bound to the port at every address. It never blocks,
+/// what it sends goes out at this interface and crosses no router, and its own multicasts are not heard (on loopback
+/// they have to be). Descriptor or -errno.
+int system_open_beats(int family, const char *interface, unsigned index, uint16_t port, int is_loopback);
+
+/// A UDP socket that hears one multicast group at one interface: its address in 4 or 16 bytes. Several may be bound so.
+/// Descriptor or -errno.
+int system_open_group(int family, const char *interface, unsigned index, uint16_t port, const void *group);
+
+/// Gives the calling thread real-time priority (SCHED_FIFO, 1 to 99; children do not inherit it). 0 or -errno.
+int system_make_urgent(int priority);
+
+/// Puts the calling thread into the network namespace that the descriptor names. 0 or -errno.
+int system_enter_namespace(int fd);
+
+/// Keeps pages of a program's file that were once read in memory: [start, start + bytes). 0 or -errno.
+int system_lock_when_read(uint64_t start, uint64_t bytes);
 #endif

@@ -1,0 +1,168 @@
+import Discovery
+import Glibc
+import HA
+import Wire
+
+/// The links that are open, and what came over them. Touched under one lock, by the links' thread and whoever asks.
+struct LinkTable: Sendable {
+  struct Link: Sendable {
+    var address: NetworkAddress
+    var socket: LinkSocket
+    var record: LinkRecord
+  }
+
+  /// A beat to hand on.
+  struct News: Equatable {
+    var beat: Heartbeat
+    var link: LinkID
+  }
+
+  private let identity: NodeIdentity
+  private let port: UInt16
+  private var cluster: UUID?
+  private var key: [UInt8] = []
+  private(set) var links: [LinkInterface: Link] = [:]
+  private var failures: [LinkInterface: LinkSocketError] = [:]
+  private var sent = SentBeats()
+  private var boots = PeerBoots()
+  private var drops = LinkDrops()
+
+  init(identity: NodeIdentity, port: UInt16) {
+    self.identity = identity
+    self.port = port
+  }
+
+  mutating func set(cluster: UUID, key: [UInt8]) {
+    self.cluster = cluster
+    self.key = key
+  }
+
+  // MARK: Interfaces
+
+  /// Opens what is new, closes what is gone; what stays keeps its sockets.
+  ///
+  /// - Returns: Whether everything could be opened: if not, it is worth another attempt later.
+  mutating func adopt(_ interfaces: LinkInterfaces, at now: Instant) -> Bool {
+    links = links.filter { interfaces.links[$0.key] != nil }
+    failures = [:]
+    for (interface, address) in interfaces.links {
+      if links[interface] != nil {
+        links[interface]?.address = address
+        continue
+      }
+      do throws(LinkSocketError) {
+        let socket = try LinkSocket(interface, port: port)
+        links[interface] = Link(address: address, socket: socket, record: LinkRecord(openedAt: now))
+      } catch {
+        failures[interface] = error
+      }
+    }
+    return failures.isEmpty
+  }
+
+  // MARK: Beats
+
+  /// Sends a beat over every link, each with what was heard over it. Without a key nothing goes out.
+  mutating func send(_ beat: Heartbeat, at now: Instant) {
+    guard cluster != nil else { return }
+    sent.note(beat.sequence, at: now)
+    for interface in links.keys {
+      var beat = beat
+      let echo = links[interface]?.record.echo(at: now) ?? (boot: 0, sequence: 0)
+      beat.heardBoot = echo.boot
+      beat.heardSequence = echo.sequence
+      links[interface]?.send(HeartbeatCodec.encode(beat, key: key), at: now)
+    }
+  }
+
+  /// Takes a datagram.
+  ///
+  /// - Returns: The beat if it is to be handed on.
+  mutating func take(
+    _ bytes: [UInt8], from address: [UInt8], over interface: LinkInterface, byMulticast: Bool, at now: Instant
+  ) -> News? {
+    guard let beat = authentic(bytes), isPeers(beat) else { return nil }
+    let sentAt = beat.heardBoot == identity.bootID ? sent.time(of: beat.heardSequence) : nil
+    guard boots.admit(beat, sentAt: sentAt, at: now) else {
+      drops.stale += 1
+      return nil
+    }
+    let isNews = links[interface]?.record.take(
+      beat, from: address, byMulticast: byMulticast, sentAt: sentAt, at: now)
+    return isNews == true ? News(beat: beat, link: interface.id) : nil
+  }
+
+  private mutating func authentic(_ bytes: [UInt8]) -> Heartbeat? {
+    guard cluster != nil else {
+      drops.noKey += 1
+      return nil
+    }
+    do throws(HeartbeatFault) { return try HeartbeatCodec.decode(bytes, key: key) } catch {
+      switch error {
+      case .foreign, .unknownVersion: drops.foreign += 1
+      case .notAuthentic: drops.notAuthentic += 1
+      case .malformed: drops.malformed += 1
+      }
+      return nil
+    }
+  }
+
+  private mutating func isPeers(_ beat: Heartbeat) -> Bool {
+    if beat.cluster != cluster {
+      drops.otherCluster += 1
+    } else if beat.node != identity.node {
+      return true
+    } else if beat.bootID == identity.bootID {
+      drops.own += 1
+    } else {
+      drops.sameNode += 1
+    }
+    return false
+  }
+
+  // MARK: How they are
+
+  /// The links that work both ways, by name.
+  func up(at now: Instant) -> [LinkID] {
+    links.filter { $0.value.record.condition(at: now) == .up }.map(\.key.id).sorted { $0.name < $1.name }
+  }
+
+  /// When a link may turn worse without anything coming.
+  func deadline(at now: Instant) -> Instant? { links.values.compactMap { $0.record.deadline(at: now) }.min() }
+
+  func report(at now: Instant) -> LinksReport {
+    let reports = links.map { LinkReport($0.key, $0.value, at: now) }
+    let problems = failures.map { "\($0.key.id): no socket (\($0.value.text))" }
+    return LinksReport(
+      links: reports.sorted { $0.name < $1.name }, drops: drops, priorityProblem: nil, problems: problems.sorted())
+  }
+}
+
+extension LinkTable.Link {
+  fileprivate mutating func send(_ bytes: [UInt8], at now: Instant) {
+    var (peer, group) = record.destinations(at: now)
+    if let peer, !count(socket.send(bytes, to: peer)) {
+      // Its address may be of a network that is not connected any more.
+      group = true
+    }
+    if group { _ = count(socket.sendToGroup(bytes)) }
+  }
+
+  private mutating func count(_ isSent: Bool) -> Bool {
+    if isSent { record.sent += 1 } else { record.sendFailures += 1 }
+    return isSent
+  }
+}
+
+extension LinkReport {
+  fileprivate init(_ interface: LinkInterface, _ link: LinkTable.Link, at now: Instant) {
+    let record = link.record
+    let arrivals = record.arrivals
+    self.init(
+      name: interface.id.name, condition: record.condition(at: now).rawValue, localAddress: "\(link.address)",
+      peerAddress: record.peer.map(LinkSocket.text), lastHeardNs: record.lastHeard(at: now), sent: record.sent,
+      sendFailures: record.sendFailures, received: arrivals.received, lost: arrivals.lost,
+      duplicates: arrivals.duplicates, late: arrivals.late, jitterNs: arrivals.jitterNs,
+      longestGapNs: arrivals.longestGap(at: now), answerNs: arrivals.answerNs)
+  }
+}
