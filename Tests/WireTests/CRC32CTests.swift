@@ -41,11 +41,11 @@ struct CRC32CTests {
   }
 
   /// Every way to compute it that this machine can run, the portable one first.
-  private static let forms: UnsafeBufferPointer<checksum_form> = {
+  private static var forms: UnsafeBufferPointer<checksum_form> {
     var count = 0
     let first = checksum_forms(&count)
     return UnsafeBufferPointer(start: first, count: count)
-  }()
+  }
 
   private static func name(_ form: checksum_form) -> String { String(cString: form.name) }
 
