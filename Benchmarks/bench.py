@@ -144,12 +144,13 @@ def run_points(arguments):
 
 def run_scale(arguments):
     data = fresh(arguments, "scale.json")
-    found, failures = scale.measure(targets.starters(arguments), arguments, say)
-    for name, parts in found.items():
-        data["results"].setdefault(name, {}).update(parts)
-    save(arguments, "scale.json", data)
+    rounds = data.setdefault("rounds", {})
+    failures = scale.measure(targets.starters(arguments), arguments, rounds, say)
     # As it is read again: the keys of JSON are texts.
-    results = json.loads(json.dumps(data["results"]))
+    rounds = data["rounds"] = json.loads(json.dumps(rounds))
+    results = data["results"] = {
+        name: {part: scale.medians(each) for part, each in parts.items()} for name, parts in rounds.items()}
+    save(arguments, "scale.json", data)
     text = "\n\n".join(f"{title}\n{report.aligned(rows)}" for title, rows in report.scale_tables(results))
     (arguments.out / "scale.txt").write_text(text + "\n")
     print(text)
@@ -160,7 +161,7 @@ def parse():
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", nargs="?", choices=MODES, default="full")
-    parser.add_argument("--rounds", type=int, help="alternations (5; quick: 1)")
+    parser.add_argument("--rounds", type=int, help="alternations (5; quick: 1; scale: 3)")
     parser.add_argument("--seconds", type=float, help="measured time of a point (1.5; quick: 1)")
     parser.add_argument("--warmup", type=float, help="before it (0.3; quick: 0.2)")
     parser.add_argument("--only", action="append", default=[],
@@ -180,7 +181,7 @@ def parse():
     parser.add_argument("--write-docs", action="store_true", help="write docs/PERFORMANCE.md when done")
     arguments = parser.parse_args()
     quick = arguments.mode == "quick"
-    arguments.rounds = arguments.rounds or (1 if quick else 5)
+    arguments.rounds = arguments.rounds or {"quick": 1, "scale": 3}.get(arguments.mode, 5)
     arguments.seconds = arguments.seconds or (1 if quick else 1.5)
     arguments.warmup = (0.2 if quick else 0.3) if arguments.warmup is None else arguments.warmup
     return arguments

@@ -399,6 +399,16 @@ static void watched_cpu(double *user, double *system) {
   *system = (double)(stime + cstime) / tick;
 }
 
+// What the library counts that is preloaded into the target (Tests/lab/tools/tally.c).
+static uint64_t tally(void) {
+  uint64_t count = 0;
+  if (options.tally == NULL) return 0;
+  FILE *file = fopen(options.tally, "r");
+  if (file == NULL || fread(&count, sizeof count, 1, file) != 1) fail("cannot read %s", options.tally);
+  fclose(file);
+  return count;
+}
+
 // MARK: - Options and report
 
 static uint64_t parse_size(const char *text) {
@@ -423,7 +433,8 @@ static const char usage[] =
     "  --cpu N               run on this processor      --watch PID    report the CPU time of this process per I/O\n"
     "  --digests none|header|data|both (none)           --luns N       spread over N LUNs, from --lun on (1)\n"
     "  --initiator NAME      initiator name             --idle         log in only, and stay until the input ends\n"
-    "  --spin                never sleep: latency without this program's own wake-up\n";
+    "  --spin                never sleep: latency without this program's own wake-up\n"
+    "  --tally FILE          report what its first eight bytes grow by while commands are measured\n";
 
 static enum access parse_access(const char *text) {
   static const char *const names[] = {"read", "write", "mix"};
@@ -450,7 +461,8 @@ static void parse_options(int argc, char **argv) {
       {"seconds", 1, 0, 'S'}, {"warmup", 1, 0, 'w'},  {"random", 0, 0, 'R'},     {"sequential", 0, 0, 'q'},
       {"size", 1, 0, 'z'},    {"cpu", 1, 0, 'c'},     {"watch", 1, 0, 'W'},      {"read-percent", 1, 0, 'P'},
       {"help", 0, 0, 'h'},    {"initiator", 1, 0, 'i'}, {"digests", 1, 0, 'D'},
-      {"luns", 1, 0, 'L'},    {"idle", 0, 0, 'I'},   {"spin", 0, 0, 'Y'},    {0, 0, 0, 0}};
+      {"luns", 1, 0, 'L'},    {"idle", 0, 0, 'I'},   {"spin", 0, 0, 'Y'},    {"tally", 1, 0, 'T'},
+      {0, 0, 0, 0}};
   for (int letter; (letter = getopt_long(argc, argv, "h", known, NULL)) != -1;) switch (letter) {
       case 'a': options.address = optarg; break;
       case 'p': options.port = (uint16_t)atoi(optarg); break;
@@ -473,6 +485,7 @@ static void parse_options(int argc, char **argv) {
       case 'z': options.size = parse_size(optarg); break;
       case 'c': options.cpu = atoi(optarg); break;
       case 'W': options.watch = atoi(optarg); break;
+      case 'T': options.tally = optarg; break;
       case 'h': fputs(usage, stdout); exit(0);
       default: fputs(usage, stderr); exit(2);
     }
@@ -552,10 +565,12 @@ int main(int argc, char **argv) {
   memset(&latencies, 0, sizeof latencies);
   double user[2], system[2], own = own_cpu_seconds();
   watched_cpu(&user[0], &system[0]);
+  uint64_t allocations = tally();
   uint64_t begin = now_ns();
   run_until(epoll, begin + (uint64_t)(options.seconds * 1e9), false);
   double elapsed = (double)(now_ns() - begin) / 1e9;
   watched_cpu(&user[1], &system[1]);
+  allocations = tally() - allocations;
   own = own_cpu_seconds() - own;
   struct histogram result = latencies;
 
@@ -570,13 +585,14 @@ int main(int argc, char **argv) {
          "\"mean_us\": %.1f, \"commands\": %llu, \"errors\": %llu, \"rejects\": %llu, \"nop_ins\": %llu, "
          "\"window_waits\": %llu, \"seconds\": %.3f, \"load_cpu_percent\": %.1f, \"load_cpu_us_per_io\": %.3f, "
          "\"target_cpu_percent\": %.1f, \"target_cpu_us_per_io\": %.3f, \"target_user_us_per_io\": %.3f, "
-         "\"block\": %u, \"depth\": %u, \"sessions\": %u, \"all_commands\": %llu}\n",
+         "\"block\": %u, \"depth\": %u, \"sessions\": %u, \"all_commands\": %llu, "
+         "\"allocations\": %llu}\n",
          (double)result.count / elapsed, (double)result.count * options.block / elapsed / 1e6,
          histogram_us(&result, 0.5), histogram_us(&result, 0.99), histogram_us(&result, 0.999),
          (double)result.max_ns / 1e3, (double)result.sum_ns / count / 1e3, (unsigned long long)result.count,
          (unsigned long long)errors, (unsigned long long)rejects, (unsigned long long)nops,
          (unsigned long long)window_waits, elapsed, own / elapsed * 100, own * 1e6 / count, target / elapsed * 100,
          target * 1e6 / count, (user[1] - user[0]) * 1e6 / count, options.block, options.depth, options.sessions,
-         (unsigned long long)all_commands);
+         (unsigned long long)all_commands, (unsigned long long)allocations);
   return errors > 0 || rejects > 0 || result.count == 0 ? 1 : 0;
 }

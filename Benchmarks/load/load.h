@@ -26,6 +26,7 @@ struct options {
   uint64_t size;  // bytes of the LUN that are used; 0: all
   int cpu;        // -1: not pinned
   int watch;      // process whose CPU time is reported; 0: none
+  const char *tally;  // file whose first eight bytes are the target's calls for memory; NULL: not counted
 };
 
 struct command {

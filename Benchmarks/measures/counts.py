@@ -34,29 +34,29 @@ def usable_events():
     return usable
 
 
-def count_point(target, allocations, options, events, cpu, seconds=0.3):
-    """{name: per I/O, or None} of one point."""
+def count_point(target, tally, options, events, cpu, seconds=0.3):
+    """{name: per I/O, or None} of one point. perf sees the logins too. A login and its end allocate some hundred times,
+    more than all commands of a short run: so allocations are counted only while commands are measured."""
     with tempfile.NamedTemporaryFile("r", prefix="gatewayd-perf-") as file:
         prefix = ["perf", "stat", "-x,", "-o", file.name, "-e", ",".join(events), "-p", str(target.pid), "--"]
-        before = allocations()
-        said = load.measure(target, options, 0, seconds, cpu, prefix if events else ())
+        said = load.measure(target, [*options, "--tally", tally], 0.1, seconds, cpu, prefix if events else ())
         done = max(said["all_commands"], 1)
         found = parse(Path(file.name).read_text())
     found = {name: None if value is None else value / done for name, value in found.items()}
-    found["allocations"] = (allocations() - before) / done
+    found["allocations"] = said["allocations"] / max(said["commands"], 1)
     return found
 
 
 def count(start, points, cpu, say):
     """{point: {name: per I/O}} of one target; a point that fails is left out."""
     events, found = usable_events(), {}
-    with targets.counted(start) as (target, allocations):
+    with targets.counted(start) as (target, tally):
         if target.pid is None:
             return found
         load.fill(target)
         for point, options in points.items():
             try:
-                found[point] = count_point(target, allocations, options, events, cpu)
+                found[point] = count_point(target, tally, options, events, cpu)
             except load.Failed as error:
                 say(f"  {point}: {error}")
     return found

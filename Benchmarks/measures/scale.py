@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -149,24 +150,44 @@ class _Stopping:
 PARTS = {"idle": measure_idle, "storm": measure_storm, "fairness": measure_fairness, "sessions": measure_sessions}
 
 
-def measure(starters, arguments, say):
-    """{target: {part: results}}. A part that fails is left out, with a line; each begins with a fresh target."""
-    results, failures = {}, 0
-    for name, start in starters.items():
-        found = results[name] = {}
-        for part in (*PARTS, "luns"):
-            if arguments.only and not any(text in part for text in arguments.only):
+def measure_target(name, start, arguments, say):
+    """{part: result} of one round, and how many parts failed: these are left out, with a line. Each begins with a fresh
+    target."""
+    found, failures = {}, 0
+    for part in (*PARTS, "luns"):
+        if arguments.only and not any(text in part for text in arguments.only):
+            continue
+        say(f"scale: {name}, {part}")
+        try:
+            if part == "luns":
+                found[part] = measure_luns(name, arguments)
                 continue
-            say(f"scale: {name}, {part}")
-            try:
-                if part == "luns":
-                    found[part] = measure_luns(name, arguments)
-                    continue
-                with contextlib.closing(_Stopping(target := start())):
-                    if part in ("fairness", "sessions"):
-                        load.fill(target)
-                    found[part] = PARTS[part](target, arguments)
-            except (load.Failed, AssertionError, OSError, subprocess.TimeoutExpired) as error:
-                failures += 1
-                say(f"  {error}")
-    return results, failures
+            with contextlib.closing(_Stopping(target := start())):
+                if part in ("fairness", "sessions"):
+                    load.fill(target)
+                found[part] = PARTS[part](target, arguments)
+        except (load.Failed, AssertionError, OSError, subprocess.TimeoutExpired) as error:
+            failures += 1
+            say(f"  {error}")
+    return found, failures
+
+
+def measure(starters, arguments, rounds, say):
+    """Appends to `rounds`, {target: {part: [result of each round]}}; the targets take turns. Returns how many parts
+    failed."""
+    failures = 0
+    for number in range(arguments.rounds):
+        for name in list(starters) if number % 2 == 0 else list(reversed(starters)):
+            found, failed = measure_target(name, starters[name], arguments, say)
+            failures += failed
+            for part, result in found.items():
+                rounds.setdefault(name, {}).setdefault(part, []).append(result)
+    return failures
+
+
+def medians(rounds):
+    """Of results of one shape, number by number; what a round has not is left out of that number."""
+    there = [each for each in rounds if each is not None]
+    if not there or not isinstance(there[0], dict):
+        return statistics.median(there) if there else None
+    return {key: medians([each.get(key) for each in there]) for key in there[0]}

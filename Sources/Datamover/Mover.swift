@@ -43,12 +43,25 @@ public class Mover {
     buffer: Buffer?, notice: UInt32, advertised: AdvertisedBuffers
   ) -> UInt32 { preconditionFailure("abstract") }
 
-  /// Whether `lendData` may be used.
-  public var mayBorrow: Bool { false }
+  /// How a whole transfer may be sent out of memory that is not the pool's.
+  public enum Borrowing {
+    case never
+    /// By `lendData`.
+    case inPlace
+    /// By `copyData`.
+    case byCopy
+  }
+
+  public var borrowing: Borrowing { .never }
 
   /// Put_Data of a whole transfer from memory that is not the pool's, and may change while it is sent. The lender's count
   /// goes up, and down again once it is sent.
   public func lendData(_ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, lender: Lender) {
+    preconditionFailure("abstract")
+  }
+
+  /// Put_Data of a whole transfer that is copied into `buffer` first, which is given back to the pool once sent.
+  public func copyData(_ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, into buffer: Buffer) {
     preconditionFailure("abstract")
   }
 

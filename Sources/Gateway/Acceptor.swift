@@ -161,6 +161,12 @@ final class Acceptor: Sendable {
     takeShard().post(.connection(fd: fd, peer: peer.text, local: local.text, ticket: ticket))
   }
 
+  /// The interfaces are read, which takes longer than all else here, only if the address does not say it by itself.
+  private static func isOnLink(_ address: NetworkAddress) -> Bool {
+    if NetworkInterfaces(addresses: []).isOnLink(address) { return true }
+    return (try? NetworkInterfaces.read())?.isOnLink(address) ?? false
+  }
+
   /// Lets a peer in by the network rule and the limits, whatever it came over; nil: turned away, counted and said.
   func admit(_ peer: SocketAddress) -> ConnectionTicket? {
     let limit = rules.withLock { $0.connectionsPerAddress }
@@ -188,8 +194,7 @@ final class Acceptor: Sendable {
     let rules = self.rules.withLock { $0 }
     let total = context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) }
     if total >= rules.connectionsMax { return "\(total) connections are open already" }
-    let isOnLink = (try? NetworkInterfaces.read())?.isOnLink(peer.address) ?? peer.address.isLoopback
-    guard rules.access.admits(address: peer.address.bytes, isOnLink: isOnLink) else {
+    guard rules.access.admits(address: peer.address.bytes, isOnLink: Self.isOnLink(peer.address)) else {
       return "its network is not one that [access] networks admits"
     }
     return nil

@@ -174,11 +174,11 @@ extension Settings.Access {
 
   /// Whether a peer's address, 4 or 16 bytes, is one that may connect.
   /// - Parameter isOnLink: Whether the address is on a network of one of our own interfaces.
-  public func admits(address: [UInt8], isOnLink: Bool) -> Bool {
+  public func admits(address: [UInt8], isOnLink: @autoclosure () -> Bool) -> Bool {
     networks.contains { rule in
       switch rule {
       case .any: true
-      case .onLink: isOnLink
+      case .onLink: isOnLink()
       case .network(let network): network.contains(address)
       }
     }

@@ -30,18 +30,20 @@ public final class ReceiveBuffers {
       let base = mmap(nil, tableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
       base != MAP_FAILED
     else { throw RingError(code: ENOMEM) }
-    self.memory = memory
-    table = base.assumingMemoryBound(to: io_uring_buf_ring.self)
     var registration = io_uring_buf_reg()
     registration.ring_addr = UInt64(UInt(bitPattern: base))
     registration.ring_entries = UInt32(count)
     registration.bgid = group
     let code = io_uring_register_buf_ring(ring.ring, &registration, 0)
     guard code == 0 else {
+      // Two properties are not set yet, so `deinit` will not run: it would take both away once more, and with them what
+      // another thread has been given there meanwhile.
       munmap(memory, count * byteCount)
       munmap(base, tableBytes)
       throw RingError(code: -code)
     }
+    self.memory = memory
+    table = base.assumingMemoryBound(to: io_uring_buf_ring.self)
     io_uring_buf_ring_init(table)
     for index in 0..<count { add(UInt16(index), at: index) }
     io_uring_buf_ring_advance(table, Int32(count))

@@ -8,6 +8,12 @@ public enum CRC32C {
     checksum_crc32c(crc, bytes, count)
   }
 
+  /// The CRC of `count` bytes that are copied from `bytes` to `place` in the same pass.
+  @inlinable
+  public static func copy(_ bytes: UnsafeRawPointer, to place: UnsafeMutableRawPointer, count: Int) -> UInt32 {
+    checksum_crc32c_copy(0, place, bytes, count)
+  }
+
   /// The CRC of the bytes of `bytes`.
   @inlinable
   public static func of(_ bytes: [UInt8], continuing crc: UInt32 = 0) -> UInt32 {

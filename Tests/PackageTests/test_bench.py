@@ -93,6 +93,12 @@ class Bench(unittest.TestCase):
         """docs/PERFORMANCE.md has the two comments"""
         self.assertIn("x", docs.replace(docs.DOCUMENT.read_text(), "x"))
 
+    def test_medians(self):
+        """Rounds of one shape become one, number by number; what a round has not is left out"""
+        rounds = [{"a": {"16": {"x": 1, "y": 2.0}}, "b": 9}, None, {"a": {"16": {"x": 3}}, "b": 7}, {"a": {}, "b": 8}]
+        self.assertEqual(scale.medians(rounds), {"a": {"16": {"x": 2, "y": 2.0}}, "b": 8})
+        self.assertIsNone(scale.medians([None, None]))
+
     def test_scale(self):
         """Tables of many sessions leave a gap where a target has no result"""
         found = {"gatewayd": {"sessions": {"constant": {"16": result(1000), "1000": result(900)}}}, "bare": {}}

@@ -49,10 +49,16 @@ public final class TCPMover: Mover {
   }
 
   /// A digest would be that of what the memory held before.
-  public override var mayBorrow: Bool { !sender.dataDigest }
+  public override var borrowing: Borrowing { sender.dataDigest ? .byCopy : .inPlace }
 
   public override func lendData(_ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, lender: Lender) {
     sender.enqueueLent(header, payload: payload, count: count, lender: lender)
+  }
+
+  public override func copyData(
+    _ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, into buffer: Buffer
+  ) {
+    sender.enqueueCopied(header, payload: payload, count: count, buffer: buffer)
   }
 
   public override func borrows(from lender: Lender) -> Bool { sender.borrows(from: lender) }

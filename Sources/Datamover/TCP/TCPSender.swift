@@ -88,7 +88,11 @@ public final class SendBatch {
   }
 
   /// Adds a PDU: header with StatSN and window already in it, then payload, padding, digests.
-  func add(_ header: BasicHeaderSegment, payload: UnsafeRawPointer?, count: Int, headerDigest: Bool, dataDigest: Bool) {
+  /// - Parameter digest: that of the payload without its padding, if it is known already.
+  func add(
+    _ header: BasicHeaderSegment, payload: UnsafeRawPointer?, count: Int, headerDigest: Bool, dataDigest: Bool,
+    digest: UInt32? = nil
+  ) {
     let start = scratch + scratchUsed
     header.store(at: start)
     var headerBytes = 48
@@ -107,7 +111,7 @@ public final class SendBatch {
     let trailer = scratch + scratchUsed
     memset(trailer, 0, padding)
     if dataDigest {
-      let crc = CRC32C.of(trailer, count: padding, continuing: CRC32C.of(payload, count: count))
+      let crc = CRC32C.of(trailer, count: padding, continuing: digest ?? CRC32C.of(payload, count: count))
       trailer.storeBytes(of: crc.littleEndian, toByteOffset: padding, as: UInt32.self)
     }
     scratchUsed += trailerBytes
@@ -152,6 +156,8 @@ public struct TCPSender: ~Copyable {
     /// Bytes of the payload already cut, for runs of data, and the most of one PDU: as it was when the run was numbered.
     var cut: Int = 0
     var segmentBytes: Int = 0
+    /// Of the whole payload, where it was computed as that was copied and is for one PDU.
+    var digest: UInt32?
     /// A run of Data-In rather than one PDU.
     var isRun: Bool
     var statusFlags: UInt32 = 0
@@ -245,6 +251,23 @@ public struct TCPSender: ~Copyable {
     lender.lent += 1
   }
 
+  /// Queues Data-In with status for a whole transfer that is copied into `buffer`: in one pass with its digest, where one
+  /// PDU takes it.
+  public mutating func enqueueCopied(
+    _ header: BasicHeaderSegment, payload: UnsafeRawPointer, count: Int, buffer: Buffer
+  ) {
+    var digest: UInt32?
+    if dataDigest, count <= min(segmentBytesMax & ~3, burst) {
+      digest = CRC32C.copy(payload, to: buffer.base, count: count)
+    } else {
+      buffer.base.copyMemory(from: payload, byteCount: count)
+    }
+    _ = enqueueRun(
+      header, payload: UnsafeRawPointer(buffer.base), count: count, offset: 0, dataSN: 0, isLast: true, buffer: buffer,
+      notice: 0)
+    items[items.count - 1].digest = digest
+  }
+
   /// Whether something lent by this one is not sent yet.
   public func borrows(from lender: Lender) -> Bool {
     let lender = Unmanaged.passUnretained(lender).toOpaque()
@@ -309,7 +332,8 @@ public struct TCPSender: ~Copyable {
       if !hasStatus { sent.statSN = 0 }
       if !hasStatus { sent.word11 = 0 }
       batch.add(
-        sent, payload: items[head].payload! + cut, count: length, headerDigest: headerDigest, dataDigest: dataDigest)
+        sent, payload: items[head].payload! + cut, count: length, headerDigest: headerDigest, dataDigest: dataDigest,
+        digest: items[head].digest)
       header.word0 &= 0xFF00_FF00
       items[head].header.dataSN &+= 1
       items[head].cut += length

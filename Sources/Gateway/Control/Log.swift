@@ -49,13 +49,15 @@ public enum Log {
 
   /// The bytes of one line: control characters escaped, cut at the limit, with the newline.
   static func line(prefix: String, message: String) -> [UInt8] {
-    var line = [UInt8](prefix.utf8)
+    var line: [UInt8] = []
+    line.reserveCapacity(256)
+    line += prefix.utf8
     for scalar in message.unicodeScalars {
       if line.count >= byteCountMax {
         line += "…".utf8
         break
       }
-      line += Printable.escaped(scalar)
+      Printable.append(scalar, to: &line)
     }
     line.append(UInt8(ascii: "\n"))
     return line

@@ -33,18 +33,21 @@ public enum Printable {
   /// Control characters, separators of lines and marks of direction are written as `\n`, `\u{1b}`.
   public static func text(_ text: String) -> String {
     var bytes: [UInt8] = []
-    for scalar in text.unicodeScalars { bytes += escaped(scalar) }
+    for scalar in text.unicodeScalars { append(scalar, to: &bytes) }
     return String(decoding: bytes, as: UTF8.self)
   }
 
-  static func escaped(_ scalar: Unicode.Scalar) -> [UInt8] {
+  /// Adds a character as `text` writes it. Nothing is allocated for one of ASCII: most of what a login allocated was its
+  /// line in the log.
+  static func append(_ scalar: Unicode.Scalar, to bytes: inout [UInt8]) {
     switch scalar.value {
-    case 0x0A: Array("\\n".utf8)
-    case 0x0D: Array("\\r".utf8)
-    case 0x09: Array("\\t".utf8)
+    case 0x20..<0x7F: bytes.append(UInt8(scalar.value))
+    case 0x0A: bytes += "\\n".utf8
+    case 0x0D: bytes += "\\r".utf8
+    case 0x09: bytes += "\\t".utf8
     case 0..<0x20, 0x7F..<0xA0, 0x2028...0x202E, 0x2066...0x2069:
-      Array("\\u{\(String(scalar.value, radix: 16))}".utf8)
-    default: Array(String(Character(scalar)).utf8)
+      bytes += "\\u{\(String(scalar.value, radix: 16))}".utf8
+    default: bytes += String(Character(scalar)).utf8
     }
   }
 }

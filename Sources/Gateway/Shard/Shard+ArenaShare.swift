@@ -38,6 +38,13 @@ extension Shard {
     }
   }
 
+  /// The same for one that has no entry yet; nil also where others of its unit wait.
+  @inline(__always)
+  func takeInTurn(_ bytes: Int, at port: UnitPort) -> Buffer? {
+    port.waiters.isEmpty && bufferWaiters.isEmpty && Self.mayHold(bytes, port, free: pool.bytesFree)
+      ? pool.take(bytes, for: port) : nil
+  }
+
   /// Puts a buffer that came before its command was known on the account of its unit.
   @inline(__always)
   func charge(_ buffer: inout Buffer, to index: Int) {

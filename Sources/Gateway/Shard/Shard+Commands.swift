@@ -42,7 +42,7 @@ extension Shard {
     }
     // R alone, and nothing with it.
     if header.flags & 0x60 == 0x40, header.dataSegmentLength == 0, header.additionalHeaderBytes == 0,
-      connection.mover.mayBorrow, nexus._withUnsafeGuaranteedRef({ lend(connection, header, $0) })
+      connection.mover.borrowing != .never, nexus._withUnsafeGuaranteedRef({ lend(connection, header, $0) })
     {
       return
     }
@@ -93,9 +93,9 @@ extension Shard {
       high: UInt64(header.word8) << 32 | UInt64(header.word9), low: UInt64(header.word10) << 32 | UInt64(header.word11))
   }
 
-  /// A read of a disk in memory that nothing stands in the way of is sent from where its data lies, and is done: it needs no
-  /// entry in the table. Its range is nobody's, and nobody gets it for himself before the data is sent. False: it goes the
-  /// usual way.
+  /// A read of a disk in memory that nothing stands in the way of is sent from where its data lies, or from a copy
+  /// where a digest must stay true, and is done: it needs no entry in the table. Its range is nobody's, and nobody gets
+  /// it for himself before the data is sent. False: it goes the usual way.
   @inline(__always)
   private func lend(_ connection: Connection, _ header: BasicHeaderSegment, _ nexus: Nexus) -> Bool {
     let warm = server._withUnsafeGuaranteedRef { server in
@@ -109,11 +109,21 @@ extension Shard {
     let bytes = operation.blocks << port.blockShift
     let count = min(bytes, UInt64(header.expectedDataTransferLength))
     guard count > 0 else { return false }
+    let data = UnsafeRawPointer(memory + Int(operation.lba << port.blockShift))
+    var copy: Buffer?
+    if connection.mover.borrowing == .byCopy {
+      // A long one goes in pieces, and one that finds no buffer waits for it in its turn.
+      guard count <= UInt64(BufferPool.pieceBytes), let buffer = takeInTurn(Int(count), at: port) else { return false }
+      copy = buffer
+    }
     var answer = BasicHeaderSegment.dataIn(initiatorTaskTag: header.initiatorTaskTag)
     addStatus(
       &answer, connection, Residual(expected: UInt64(header.expectedDataTransferLength), actual: bytes))
-    connection.mover.lendData(
-      answer, payload: memory + Int(operation.lba << port.blockShift), count: Int(count), lender: port)
+    if let copy {
+      connection.mover.copyData(answer, payload: data, count: Int(count), into: copy)
+    } else {
+      connection.mover.lendData(answer, payload: data, count: Int(count), lender: port)
+    }
     touch(connection)
     if !header.isImmediate { connection.window.release() }
     connection.readCommands &+= 1
