@@ -18,19 +18,24 @@ public struct DiskQualification {
   public init(path: String, second: String? = nil) throws(QualificationRefusal) {
     let known = BlockDeviceReader().enumerate()
     let use = SystemUse.read(devices: known)
-    let device = try Self.judged(path, known, use)
+    let device = try Self.device(path, known)
     wwid = device.wwid ?? ""
+    let other: BlockDevice? = if let second { try Self.device(second, known) } else { nil }
+    if let second, let other {
+      guard other.number != device.number else { throw QualificationRefusal("\(second) is the same path as \(path)") }
+      guard let name = device.wwid, other.wwid == name, other.bytes == device.bytes else {
+        throw QualificationRefusal(
+          "\(path) (\(device.wwid ?? "no name")) and \(second) (\(other.wwid ?? "no name")) are not the same disk")
+      }
+    }
+    // All are looked at before any is opened: one that is open here would seem to be in use.
+    try Self.judge(device, at: path, use)
+    if let second, let other { try Self.judge(other, at: second, use) }
     (first, firstFence) = try Self.open(path)
     guard let second else {
       self.second = nil
       secondFence = nil
       return
-    }
-    let other = try Self.judged(second, known, use)
-    guard other.number != device.number else { throw QualificationRefusal("\(second) is the same path as \(path)") }
-    guard let name = device.wwid, other.wwid == name, other.bytes == device.bytes else {
-      throw QualificationRefusal(
-        "\(path) (\(device.wwid ?? "no name")) and \(second) (\(other.wwid ?? "no name")) are not the same disk")
     }
     let (disk, fence) = try Self.open(second)
     guard fence.routeName == "SCSI", firstFence.routeName == "SCSI" else {
@@ -41,21 +46,23 @@ public struct DiskQualification {
     secondFence = fence
   }
 
-  /// What discovery says of it: only a blank disk is tried.
-  private static func judged(
-    _ path: String, _ known: [BlockDevice], _ use: SystemUse
-  ) throws(QualificationRefusal) -> BlockDevice {
+  private static func device(_ path: String, _ known: [BlockDevice]) throws(QualificationRefusal) -> BlockDevice {
     var status = stat()
     guard stat(path, &status) == 0 else { throw QualificationRefusal("\(path): \(SystemError.text(errno))") }
     let number = DeviceNumber(status.st_rdev)
     guard status.st_mode & S_IFMT == S_IFBLK, let device = known.first(where: { $0.number == number }) else {
       throw QualificationRefusal("\(path) is not a whole block device")
     }
+    return device
+  }
+
+  /// What discovery says of it: only a blank disk is tried.
+  private static func judge(_ device: BlockDevice, at path: String, _ use: SystemUse) throws(QualificationRefusal) {
     let verdict = examine(device, use: use, policy: DiscoveryPolicy()) { fd, bytes in
       LabelStore.isOurs(fd: fd, diskBytes: bytes)
     }
     switch verdict {
-    case .blank: return device
+    case .blank: return
     case .labelled: throw QualificationRefusal("\(path) is a gateway's disk: it has a label")
     case .held(let reason): throw QualificationRefusal("\(path) is not blank. \(reason.sentence)")
     case .refused(let reason): throw QualificationRefusal("\(path): \(reason.sentence)")

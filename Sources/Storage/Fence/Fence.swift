@@ -54,7 +54,7 @@ public struct Fence: Sendable {
   /// of power (APTPL).
   public func register(_ key: UInt64) throws(FenceFailure) {
     switch route {
-    case .scsi: try reserveOut(.registerAndIgnoreExistingKey, key: 0, serviceActionKey: key, persists: true)
+    case .scsi: try reserveOut(.registerAndIgnoreExistingKey, key: 0, serviceActionKey: key)
     case .nvme: try registerNVMe(.replace, key: 0, newKey: key, ignoresKey: true)
     case .paths: try callKernel { system_pr_register($0, 0, key, 1) }
     }

@@ -6,7 +6,6 @@ import StorageLabel
 @Sendable func fuzzReservations(_ data: UnsafeRawBufferPointer) {
   let bytes = [UInt8](data)
   if let keys = RegisteredKeys(decoding: bytes) { precondition(8 + 8 * keys.keys.count <= bytes.count) }
-  precondition(RegisteredKeys.byteCount(bytes) >= 0)
   if let found = HeldReservation.read(bytes), let held = found.reservation {
     precondition(held.type < 16 && held.isOurType == (held.type == 5))
   }
@@ -14,7 +13,6 @@ import StorageLabel
     precondition(can.types != nil || !PersistentReservations.Kind.allCases.contains(where: can.has))
   }
   for isExtended in [false, true] {
-    precondition(NVMeReservationReport.byteCount(bytes, isExtended: isExtended) >= 0)
     guard let report = NVMeReservationReport(decoding: bytes, isExtended: isExtended) else { continue }
     precondition((isExtended ? 64 : 24) * (1 + report.keys.keys.count) <= bytes.count)
     if let held = report.reservation {
