@@ -218,7 +218,7 @@ class Multipath(FenceCase):
         self.left.run("modprobe -a dm-mod dm-multipath dm-round-robin; dmsetup create shared --noudevsync "
                       f"-u mpath-3shared --table '0 {sectors} multipath 0 0 2 1 {paths}'", 30)
         self.addCleanup(self.left.run, "dmsetup remove shared --noudevsync", 30)
-        self.map = "/dev/mapper/shared"
+        self.map = self.left.until("ls -d /sys/block/dm-*", 20, "there is a map").replace("/sys/block", "/dev")
 
     def on_map(self, words):
         return self.order(self.left, self.map, words)
