@@ -5,7 +5,8 @@ import Glibc
 struct DisksCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "disks", abstract: "Show every disk: exported, held or refused, and why.",
-    subcommands: [ListDisksCommand.self, AdoptCommand.self], defaultSubcommand: ListDisksCommand.self)
+    subcommands: [ListDisksCommand.self, AdoptCommand.self, QualifyCommand.self, FenceCommand.self],
+    defaultSubcommand: ListDisksCommand.self)
 }
 
 struct ListDisksCommand: ParsableCommand {

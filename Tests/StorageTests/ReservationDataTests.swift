@@ -162,6 +162,24 @@ struct ReservationDataTests {
     #expect(NVMeStatus(rawValue: 0x0281).failure == .failed(5))
   }
 
+  @Test("One of the kernel's calls gives an errno, or a status with remarks of the kernel's above it")
+  func kernel() {
+    #expect(SCSIEnd(kernel: 0, isNVMe: false) == .good && SCSIEnd(kernel: 0, isNVMe: true) == .good)
+    // As it is; with 6.1's remark in the second byte; with the host status of older kernels.
+    for value in [0x18, 0x0118, 0x11_0018] as [Int32] {
+      #expect(SCSIEnd(kernel: value, isNVMe: false) == .failure(.conflict))
+    }
+    #expect(SCSIEnd(kernel: 0x02, isNVMe: false) == .again)
+    #expect(SCSIEnd(kernel: 0x01_0000, isNVMe: false) == .failure(.failed(6)), "no path: ENXIO")
+    #expect(SCSIEnd(kernel: 0x0F_0000, isNVMe: false) == .failure(.timedOut))
+    #expect(SCSIEnd(kernel: -95, isNVMe: false) == .failure(.failed(95)))
+    #expect(SCSIEnd(kernel: 0x83, isNVMe: true) == .failure(.conflict))
+    #expect(SCSIEnd(kernel: 0x4083, isNVMe: true) == .failure(.conflict))
+    #expect(SCSIEnd(kernel: 0x18, isNVMe: true) == .failure(.conflict), "newer kernels")
+    #expect(SCSIEnd(kernel: 0x01_0000, isNVMe: true) == .failure(.failed(6)), "no path is not success")
+    #expect(SCSIEnd(kernel: 0x4002, isNVMe: true) == .failure(.failed(22)))
+  }
+
   @Test("An errno of a write: EBADE is the block layer's reservation conflict, ETIMEDOUT an end that nobody saw")
   func errnos() {
     #expect(FenceFailure(errno: 52) == .conflict)

@@ -24,8 +24,8 @@ let package = Package(
     .target(name: "HA", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
     // The part of Gateway that reads settings, without all that Gateway stands on.
     .target(name: "GatewaySettings", swiftSettings: instrumented),
-    // The part of Storage that reads labels, likewise.
-    .target(name: "StorageLabel", dependencies: ["Wire"], swiftSettings: instrumented),
+    // The parts of Storage that read labels and what disks say of their reservations, likewise.
+    .target(name: "StorageLabel", dependencies: ["Wire", "SCSI"], swiftSettings: instrumented),
     .target(name: "Reactor", dependencies: ["CURing", "CSystem"], swiftSettings: instrumented),
     // Datamover without the verbs and what a socket needs.
     .target(name: "Datamover", dependencies: ["Wire", "ISCSI", "Reactor"], swiftSettings: instrumented),

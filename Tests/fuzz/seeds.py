@@ -162,11 +162,23 @@ def messages():
     seed("mover", "refused", bytes([0x3F] + [0, 1, 2, 1, 5, 0, 1, 8, 12, 5]))
 
 
+def reservations():
+    keys = struct.pack(">QQ", 0x6711000000000001, 0x6791000000000002)
+    seed("reservations", "keys", struct.pack(">II", 7, len(keys)) + keys)
+    seed("reservations", "holder", struct.pack(">IIQIBBH", 7, 16, 0x6711000000000001, 0, 0, 5, 0))
+    seed("reservations", "capabilities", bytes([0, 8, 0x15, 0x81, 0xEA, 1, 0, 0]))
+    for name, header, entry in (("nvme", 24, "<HB5xQQ"), ("nvme-extended", 64, "<HB5xQQ40x")):
+        entries = b"".join(struct.pack(entry, number, number, 0x67, 0x67) for number in (0, 1))
+        seed("reservations", name, struct.pack("<IBHBBB", 7, 3, 2, 0, 0, 1).ljust(header, b"\0") + entries)
+    seed("reservations", "sense-fixed", bytes([0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x2A, 5, 0, 0, 0, 0]))
+    seed("reservations", "sense-descriptor", bytes([0x72, 6, 0x29, 0, 0, 0, 0, 0]))
+
+
 if __name__ == "__main__":
     messages()
     streams()
     labels()
-    heartbeats()
+    reservations()
     records()
     logins()
     texts()

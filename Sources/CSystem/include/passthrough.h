@@ -43,8 +43,8 @@ struct system_nvme_command {
 /// or never completed.
 int system_nvme_command(int fd, const struct system_nvme_command *command);
 
-/// IOC_PR_REGISTER: of a multipath map on every path. `ignores_key`: whatever is registered now, else `old_key` must be.
-/// These calls give 0, a positive status (SAM-5 or NVMe), or -errno.
+/// IOC_PR_REGISTER: of a multipath map on every path. `ignores_key`: whatever is registered now, else `old_key` must
+/// be. These calls give 0, a positive status (SAM-5 or NVMe), or -errno.
 int system_pr_register(int fd, uint64_t old_key, uint64_t new_key, int ignores_key);
 /// IOC_PR_RESERVE, Write Exclusive - Registrants Only; likewise below.
 int system_pr_reserve(int fd, uint64_t key);

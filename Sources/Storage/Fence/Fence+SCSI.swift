@@ -22,7 +22,7 @@ enum ReserveInAction: UInt8 {
 extension Fence {
   /// PERSISTENT RESERVE OUT with the basic parameter list (SPC-5 §6.17.3).
   func reserveOut(
-    _ action: ReserveOutAction, key: UInt64, serviceActionKey: UInt64, persists: Bool = false
+    _ action: ReserveOutAction, key: UInt64, serviceActionKey: UInt64
   ) throws(FenceFailure) {
     // SCOPE 0 (the logical unit), then TYPE.
     let type = PersistentReservations.Kind.writeExclusiveRegistrantsOnly.rawValue
@@ -31,8 +31,10 @@ extension Fence {
     list.append(be: key)
     list.append(be: serviceActionKey)
     list.append(be: UInt32(0))
-    // APTPL is looked at by the two registrations only.
-    list += [persists ? 1 : 0, 0, 0, 0]
+    // APTPL of the last registration holds for all nexuses (SPC-5 §5.14.5): also the one who leaves must ask for it, or the
+    // others' registrations would go with the power.
+    let isRegistration = action == .register || action == .registerAndIgnoreExistingKey
+    list += [isRegistration ? 1 : 0, 0, 0, 0]
     _ = try command(cdb, output: list)
   }
 

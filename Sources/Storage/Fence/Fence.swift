@@ -54,7 +54,7 @@ public struct Fence: Sendable {
   /// of power (APTPL).
   public func register(_ key: UInt64) throws(FenceFailure) {
     switch route {
-    case .scsi: try reserveOut(.registerAndIgnoreExistingKey, key: 0, serviceActionKey: key, persists: true)
+    case .scsi: try reserveOut(.registerAndIgnoreExistingKey, key: 0, serviceActionKey: key)
     case .nvme: try registerNVMe(.replace, key: 0, newKey: key, ignoresKey: true)
     case .paths: try callKernel { system_pr_register($0, 0, key, 1) }
     }
@@ -148,13 +148,29 @@ extension Fence {
   /// gone once it was told, so it is tried again. That loses nothing: an order of a nexus whose registration is gone gets a
   /// conflict, and a registration is what would be done about it.
   func callKernel(_ call: (Int32) -> Int32) throws(FenceFailure) {
-    var value = call(fd)
-    for _ in 0..<3 where value == Int32(Status.checkCondition.rawValue) { value = call(fd) }
-    switch value {
-    case 0: return
-    case Int32(Status.reservationConflict.rawValue), Int32(NVMeStatus.reservationConflict.rawValue): throw .conflict
-    case ..<0: throw FenceFailure(errno: -value)
-    default: throw .failed(EIO)
+    var end = SCSIEnd.again
+    for _ in 0..<4 where end == .again { end = SCSIEnd(kernel: call(fd), isNVMe: usesNVMe) }
+    switch end {
+    case .good: return
+    case .failure(let failure): throw failure
+    case .again: throw .failed(EIO)
+    }
+  }
+}
+
+extension SCSIEnd {
+  /// What one of the kernel's calls came to: -errno, or SAM-5's status in the low byte with the kernel's own remarks above
+  /// it, of which bits 16 to 23 are a host status. For NVMe it is a status field, or (newer kernels) the same as for SCSI.
+  init(kernel value: Int32, isNVMe: Bool) {
+    let status = Status(rawValue: UInt8(truncatingIfNeeded: value))
+    if value < 0 {
+      self = .failure(FenceFailure(errno: -value))
+    } else if isNVMe, value <= 0xFFFF, status != .reservationConflict {
+      self = NVMeStatus(rawValue: UInt16(truncatingIfNeeded: value)).failure.map(SCSIEnd.failure) ?? .good
+    } else if status == .checkCondition {
+      self = .again
+    } else {
+      self.init(status: status, host: UInt16(value >> 16 & 0xFF), sense: nil)
     }
   }
 }

@@ -12,10 +12,10 @@ public enum FenceSupport: Equatable, Sendable {
   public static func probe(_ disk: Disk) -> FenceSupport {
     guard let fence = Fence(disk) else { return .unable(.noCommands) }
     do throws(FenceFailure) {
-      let capabilities = try patiently { () throws(FenceFailure) in try fence.readCapabilities() }
+      let capabilities = try Fence.patiently { () throws(FenceFailure) in try fence.readCapabilities() }
       guard capabilities.canPersist else { return .unable(.losesRegistrations) }
       guard capabilities.has(.writeExclusiveRegistrantsOnly) else { return .unable(.lacksType) }
-      let state = try patiently { () throws(FenceFailure) in try fence.readState() }
+      let state = try Fence.patiently { () throws(FenceFailure) in try fence.readState() }
       if fence.usesNVMe, try !fence.hasHostIdentifier() { return .unable(.noHostIdentifier) }
       return .able(state)
     } catch {
@@ -27,8 +27,13 @@ public enum FenceSupport: Equatable, Sendable {
     }
   }
 
-  /// As many unit attentions as a nexus has kinds of may wait for it.
-  static func patiently<Value>(_ body: () throws(FenceFailure) -> Value) throws(FenceFailure) -> Value {
+  public var state: FenceState? { if case .able(let state) = self { state } else { nil } }
+}
+
+extension Fence {
+  /// Does something again that a unit attention disturbed: for whoever has no registration yet that it could be about, or
+  /// looks at registrations anyway. As many of them may wait for a nexus as there are kinds.
+  public static func patiently<Value>(_ body: () throws(FenceFailure) -> Value) throws(FenceFailure) -> Value {
     for _ in 0..<8 {
       do throws(FenceFailure) {
         return try body()
@@ -38,8 +43,6 @@ public enum FenceSupport: Equatable, Sendable {
     }
     throw .disturbed
   }
-
-  public var state: FenceState? { if case .able(let state) = self { state } else { nil } }
 }
 
 /// Why a disk cannot fence; `description` is for people.

@@ -54,8 +54,10 @@ public struct RecordCell: Sendable {
     }
   }
 
-  /// Writes a record. A beat need not outlive a loss of power, only be seen by the other node, and the disk shows both what
-  /// it has accepted: it is written without a flush. Every other kind is on stable storage when this returns.
+  /// Writes a record. A beat need not outlive a loss of power, only be seen by the other node, and the disk shows to both
+  /// what it has accepted: it is written without a flush, which would cost all who write to the disk five times a second.
+  /// (RWF_DSYNC is no way around: for a block device the kernel sends a flush after it.) Every other kind is on stable
+  /// storage when this returns.
   public mutating func write(_ payload: [UInt8]) throws(FenceFailure) {
     if next == nil { _ = try read() }
     guard let fd = disk.descriptor, let (sequence, slot) = next else { throw .failed(EOPNOTSUPP) }
@@ -74,8 +76,8 @@ public struct RecordCell: Sendable {
 }
 
 extension LabelStore {
-  /// Writes all of `bytes`, a multiple of the alignment; `isDurable`: they are on stable storage when it returns, without
-  /// a flush of the disk where it has FUA. Returns 0 or a negative errno.
+  /// Writes all of `bytes`, a multiple of the alignment; `isDurable`: they are on stable storage when it returns. Returns 0
+  /// or a negative errno.
   static func writeThrough(_ bytes: [UInt8], fd: Int32, offset: UInt64, isDurable: Bool) -> Int32 {
     guard isDurable else { return writeBytes(bytes, fd: fd, offset: offset, flushes: false) }
     return withAligned(bytes.count) { memory in

@@ -12,6 +12,7 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("record", fuzzRecord),
   ("settings", fuzzSettings),
   ("label", fuzzLabel),
+  ("reservations", fuzzReservations),
   ("stream", fuzzStream),
   ("iser", fuzzISER),
   ("mover", fuzzMover),
