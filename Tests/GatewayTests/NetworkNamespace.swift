@@ -1,9 +1,12 @@
 import CSystem
 import Glibc
+import Synchronization
 
 /// A network namespace of a test: interfaces, addresses and routes of its own. It takes root; who has not skips the test.
 final class NetworkNamespace: Sendable {
   let name: String
+  /// A wire goes with either of its ends.
+  private let neighbours = Mutex<[NetworkNamespace]>([])
 
   /// Why there are none here; nil: there are.
   static let obstacle: String? = {
@@ -37,7 +40,8 @@ final class NetworkNamespace: Sendable {
 
   /// A wire to another namespace: `a` here, `b` there, both up.
   func connect(_ a: String, to other: NetworkNamespace, as b: String) -> Bool {
-    ip("link add \(a) type veth peer name \(b) netns \(other.name)") && ip("link set \(a) up")
+    neighbours.withLock { $0.append(other) }
+    return ip("link add \(a) type veth peer name \(b) netns \(other.name)") && ip("link set \(a) up")
       && other.ip("link set \(b) up")
   }
 

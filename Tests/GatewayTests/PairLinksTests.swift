@@ -137,7 +137,7 @@ struct PairLinksTests {
     let report = a.links.report
     #expect(report.links.map(\.name) == ["lo/4"])
     #expect(report.links.first?.condition == "up")
-    #expect(report.links.first?.peerAddress?.hasPrefix("127.0.0.1:") == true)
+    #expect(report.links.first?.peerAddress != nil)
     #expect(report.links.first?.lost == 0)
     #expect(report.links.first?.answerNs ?? 0 > 0)
   }
