@@ -82,7 +82,9 @@ struct LinkTable: Sendable {
     _ bytes: [UInt8], from address: [UInt8], over interface: LinkInterface, byMulticast: Bool, at now: Instant
   ) -> News? {
     guard let beat = authentic(bytes), isPeers(beat) else { return nil }
-    let sentAt = beat.heardBoot == identity.bootID ? sent.time(of: beat.heardSequence) : nil
+    // What names an old beat of ours waited somewhere: here, while this program stood still.
+    let named = beat.heardBoot == identity.bootID ? sent.time(of: beat.heardSequence) : nil
+    let sentAt = named.flatMap { now &- $0 < PeerBoots.graceNs ? $0 : nil }
     guard boots.admit(beat, sentAt: sentAt, at: now) else {
       drops.stale += 1
       return nil
