@@ -74,13 +74,14 @@ class Faults(PairCase):
         node.attach_disks()
         disk = node.nexus.disk(self.lun)
         node.delay_writes(storage)
-        node.machine.background("ghost", f"sh -c 'printf ghost | dd of={disk} bs=512 conv=sync oflag=direct'")
-        look = "dd if=$(cat /sys/kernel/config/target/core/iblock_0/11111111/udev_path) bs=512 count=1 iflag=direct"
+        node.machine.background("ghost", f"sh -c 'printf ghost | dd of={disk} bs=4096 conv=sync,fsync'")
         node.machine.run("sleep 3")
-        self.assertNotIn("ghost", storage.run(f"{look} 2>/dev/null | tr -d '\\0'"))
+        self.assertEqual(self.pair.text("disk1"), "")
+        self.assertNotEqual(node.machine.attempt("test -e /run/lab/ghost.status")[0], 0, "it waits")
         self.pair.mend()
-        self.assertEqual(node.machine.finish("ghost", 60)[0], 0)
-        self.assertIn("ghost", storage.run(f"{look} 2>/dev/null | tr -d '\\0'"))
+        status, output = node.machine.finish("ghost", 60)
+        self.assertEqual(status, 0, output)
+        self.assertEqual(self.pair.text("disk1"), "ghost")
 
     def test_power(self):
         """A node loses power and boots again; the other and the disks have noticed nothing"""

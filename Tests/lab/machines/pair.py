@@ -99,7 +99,7 @@ class Pair:
             self.user = self.lab.machine("initiator", networks=fronts, udev=True)
             self.boots = {machine.name: machine.ready() for machine in self.lab.machines}
             self.shelf = shared_disk.Shelf(self.storage)
-            self.luns = [self.shelf.add(f"{number:x}" * 8, 64) for number in range(1, luns + 1)]
+            self.luns = [self.shelf.add(f"disk{number}", 64) for number in range(1, luns + 1)]
             self.nodes = self.a, self.b = [Node(machine, self.shelf, self.networks) for machine in machines]
             self.initiator = Initiator(self.user, self.a.portals[0])
             self.seconds = time.monotonic() - begin
@@ -124,11 +124,25 @@ class Pair:
     def wipe(self):
         """The disks as new: nothing on them, nobody registered (a disk that somebody is registered with is no such)."""
         for name in self.shelf.disks:
-            keys, _ = self.shelf.registrations(name)
-            if keys:
-                raise TimedOut(f"{[hex(key) for key in keys]} are still registered with {name}")
-            self.storage.run(f"dd if=/dev/zero of=$(cat {shared_disk.CONFIG}/core/iblock_0/{name}/udev_path) bs=1M "
-                             "oflag=direct 2>/dev/null; sync", 60)
+            keys = self.storage.run(f"cat {shared_disk.CONFIG}/core/iblock_0/{name}/pr/res_pr_registered_i_pts")
+            if "Key:" in keys:
+                raise TimedOut(f"somebody is still registered with {name}: {keys}")
+            # LIO goes around the page cache; busybox's dd cannot.
+            disk = self._device(name)
+            self.storage.run(f"dd if=/dev/zero of={disk} bs=1M conv=fsync 2>/dev/null; blockdev --flushbufs {disk}", 60)
+            if self.text(name):
+                raise TimedOut(f"{name} has something on it still")
+
+    def text(self, name, count=1):
+        """What stands in the first blocks of 512 bytes of a disk, without its zeroes."""
+        disk = self._device(name)
+        return self.storage.run(f"blockdev --flushbufs {disk} && dd if={disk} bs=512 count={count} 2>/dev/null "
+                                "| tr -d '\\0'")
+
+    def _device(self, name):
+        """The disk as the machine that has it knows it."""
+        return self.storage.run(f"for disk in /sys/block/vd*; do [ \"$(cat $disk/serial)\" = {name} ] && "
+                                "echo /dev/${disk##*/} && exit 0; done; exit 1")
 
     def memory_megabytes(self):
         """What each machine takes on this one."""
