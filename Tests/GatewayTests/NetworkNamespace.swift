@@ -19,10 +19,30 @@ final class NetworkNamespace: Sendable {
     var random: UInt32 = 0
     system_random(&random, 4)
     name = "gatewayd-test-\(random)"
-    guard Self.run("ip netns add \(name)"), ip("link set lo up") else { return nil }
+    guard Self.run("ip netns add \(name)") else { return nil }
+    Self.remember(name)
+    guard ip("link set lo up") else { return nil }
   }
 
-  deinit { _ = Self.run("ip netns delete \(name)") }
+  deinit { Self.forget(name) }
+
+  // A thread that sleeps when the tests end keeps its namespace, whose name would outlive the program.
+  private static let names = Mutex<Set<String>>([])
+  private static let leaving: Void = { atexit { NetworkNamespace.forgetAll() } }()
+
+  private static func remember(_ name: String) {
+    _ = leaving
+    names.withLock { _ = $0.insert(name) }
+  }
+
+  private static func forget(_ name: String) {
+    guard names.withLock({ $0.remove(name) }) != nil else { return }
+    _ = run("ip netns delete \(name)")
+  }
+
+  fileprivate static func forgetAll() {
+    for name in names.withLock({ $0 }) { forget(name) }
+  }
 
   /// Puts the calling thread into it, for the rest of its life.
   func enter() {
