@@ -223,11 +223,14 @@ int system_open_beats(int family, const char *interface, unsigned index, uint16_
   if (family == AF_INET) {
     struct ip_mreqn out = {.imr_ifindex = (int)index};
     set(fd, IPPROTO_IP, IP_TOS, 0xC0);
+    // Else it would hear every group that anybody on this machine has joined.
+    set(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
     failed = setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &out, sizeof out) < 0 ||
              set(fd, IPPROTO_IP, IP_TTL, 1) < 0 || set(fd, IPPROTO_IP, IP_MULTICAST_TTL, 1) < 0 ||
              set(fd, IPPROTO_IP, IP_MULTICAST_LOOP, is_loopback) < 0;
   } else {
     set(fd, IPPROTO_IPV6, IPV6_TCLASS, 0xC0);
+    set(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
     failed = set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) < 0 ||
              set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 1) < 0 ||
              set(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, is_loopback) < 0;

@@ -9,6 +9,7 @@ public struct Settings: Sendable, Equatable {
   public var discoveryAuthentication: CHAPCredentials?
   public var iser = ISER()
   public var timeouts = Timeouts()
+  public var pair = Pair()
   /// `[log] level`.
   public var logLevel = LogLevel.info
 
@@ -108,6 +109,16 @@ public struct Settings: Sendable, Equatable {
 
     public init() {}
   }
+
+  /// `[pair]`: the other node that sees the same disks.
+  public struct Pair: Sendable, Equatable {
+    /// Whether another node with the same disks is looked for. If not, this node serves alone, and never takes over.
+    public var isEnabled = true
+    /// What only the active node has.
+    public var addresses: [ServiceAddress] = []
+
+    public init() {}
+  }
 }
 
 /// A text that is never printed: not by `print`, not by string interpolation, not by `dump`.
@@ -194,6 +205,7 @@ extension Settings {
       ("target.threads", old.target.threads != new.target.threads),
       ("discovery.enabled", old.discovery.isEnabled != new.discovery.isEnabled),
       ("iser.enabled", old.iser.isEnabled != new.iser.isEnabled),
+      ("pair.enabled", old.pair.isEnabled != new.pair.isEnabled),
       ("limits.memory", old.limits.memoryBytes != new.limits.memoryBytes),
     ]
     return rows.filter(\.1).map(\.0)

@@ -187,6 +187,22 @@ struct PeerBootsTests {
     expect(true, boots.admit(beat(2, boot: 7), sentAt: nil, at: 40 * ms))
   }
 
+  @Test("Beats that waited while this program stood still are dropped")
+  func frozen() {
+    let key = [UInt8](repeating: 3, count: 32)
+    let me = NodeIdentity(node: UUID(random: [UInt8](repeating: 4, count: 16)), bootID: 99, name: "a")
+    let link = LinkInterface(interface: "eth0", index: 2, isIPv6: false, isLoopback: false)
+    var table = LinkTable(identity: me, port: 1)
+    table.set(cluster: cluster, key: key)
+    table.send(beat(5), at: 1000 * ms)
+    let waiting = HeartbeatCodec.encode(beat(1, heard: 5), key: key)
+    _ = table.take(waiting, from: [], over: link, byMulticast: false, at: 1100 * ms)
+    _ = table.take(waiting, from: [], over: link, byMulticast: false, at: 4000 * ms)
+    #expect(table.report(at: 0).drops.stale == 0)
+    _ = table.take(waiting, from: [], over: link, byMulticast: false, at: 4100 * ms)
+    #expect(table.report(at: 0).drops.stale == 1)
+  }
+
   @Test("Only one of our latest 64 beats is a proof")
   func sentBeats() {
     var sent = SentBeats()

@@ -1,9 +1,12 @@
 import CSystem
 import Glibc
+import Synchronization
 
 /// A network namespace of a test: interfaces, addresses and routes of its own. It takes root; who has not skips the test.
 final class NetworkNamespace: Sendable {
   let name: String
+  /// A wire goes with either of its ends.
+  private let neighbours = Mutex<[NetworkNamespace]>([])
 
   /// Why there are none here; nil: there are.
   static let obstacle: String? = {
@@ -16,10 +19,30 @@ final class NetworkNamespace: Sendable {
     var random: UInt32 = 0
     system_random(&random, 4)
     name = "gatewayd-test-\(random)"
-    guard Self.run("ip netns add \(name)"), ip("link set lo up") else { return nil }
+    guard Self.run("ip netns add \(name)") else { return nil }
+    Self.remember(name)
+    guard ip("link set lo up") else { return nil }
   }
 
-  deinit { _ = Self.run("ip netns delete \(name)") }
+  deinit { Self.forget(name) }
+
+  // A thread that sleeps when the tests end keeps its namespace, whose name would outlive the program.
+  private static let names = Mutex<Set<String>>([])
+  private static let leaving: Void = { atexit { NetworkNamespace.forgetAll() } }()
+
+  private static func remember(_ name: String) {
+    _ = leaving
+    names.withLock { _ = $0.insert(name) }
+  }
+
+  private static func forget(_ name: String) {
+    guard names.withLock({ $0.remove(name) }) != nil else { return }
+    _ = run("ip netns delete \(name)")
+  }
+
+  fileprivate static func forgetAll() {
+    for name in names.withLock({ $0 }) { forget(name) }
+  }
 
   /// Puts the calling thread into it, for the rest of its life.
   func enter() {
@@ -37,7 +60,8 @@ final class NetworkNamespace: Sendable {
 
   /// A wire to another namespace: `a` here, `b` there, both up.
   func connect(_ a: String, to other: NetworkNamespace, as b: String) -> Bool {
-    ip("link add \(a) type veth peer name \(b) netns \(other.name)") && ip("link set \(a) up")
+    neighbours.withLock { $0.append(other) }
+    return ip("link add \(a) type veth peer name \(b) netns \(other.name)") && ip("link set \(a) up")
       && other.ip("link set \(b) up")
   }
 

@@ -67,13 +67,13 @@ private final class Node: Sendable {
   }
 
   /// Has the kernel drop everything that comes to its sockets: the way to this node is cut, the way from it is not.
-  func deafen(_ isDeaf: Bool) {
+  func deafen(_ isDeaf: Bool, link: LinkID? = nil) {
     // A classic filter (linux/filter.h) of one instruction, "return 0 bytes": code, jumps, operand.
     let instruction: [UInt16] = [0x06, 0, 0, 0]
     instruction.withUnsafeBytes { instruction in
       // struct sock_fprog: the count, padded, and the pointer.
       var program: (UInt64, UnsafeRawPointer?) = (1, instruction.baseAddress)
-      for descriptor in links.descriptors {
+      for descriptor in links.descriptors(of: link) {
         let name = isDeaf ? SO_ATTACH_FILTER : SO_DETACH_FILTER
         #expect(setsockopt(descriptor, SOL_SOCKET, name, &program, 16) == 0)
       }
@@ -137,7 +137,7 @@ struct PairLinksTests {
     let report = a.links.report
     #expect(report.links.map(\.name) == ["lo/4"])
     #expect(report.links.first?.condition == "up")
-    #expect(report.links.first?.peerAddress?.hasPrefix("127.0.0.1:") == true)
+    #expect(report.links.first?.peerAddress != nil)
     #expect(report.links.first?.lost == 0)
     #expect(report.links.first?.answerNs ?? 0 > 0)
   }
@@ -318,13 +318,32 @@ struct PairLinksInterfacesTests {
     // The cable is pulled on the other side: no carrier here.
     #expect(right.ip("link set eth1 down"))
     until("only eth0 is left") { a.links.up == Self.names("eth0/4", "eth0/6") }
-    #expect(a.links.report.links.map(\.name) == ["eth0/4", "eth0/6"])
+    // The kernel may take a second to tell of a carrier; silence is noticed before.
+    until("eth1 is no link") { a.links.report.links.map(\.name) == ["eth0/4", "eth0/6"] }
     #expect(right.ip("link set eth1 up"))
     until("all are up again") { a.links.up.count == 4 && b.links.up.count == 4 }
     #expect(left.ip("link delete eth0"))
     until("only eth1 is left") { b.links.up == Self.names("eth1/4", "eth1/6") }
     #expect(left.connect("eth2", to: right, as: "eth2"))
     until("eth2 is a link, with IPv6 alone") { b.links.up == Self.names("eth1/4", "eth1/6", "eth2/6") }
+  }
+
+  @Test("A beat over a link that works one way says that the peer hears us over the other")
+  func oneWayLink() throws {
+    let (left, right) = try Self.wired(1)
+    let a = Node(1, port: PairLinks.port, in: left)
+    let b = Node(2, port: PairLinks.port, in: right)
+    defer { stop(a, b) }
+    a.beginBeating()
+    b.beginBeating()
+    until("both are up") { a.links.up.count == 2 && b.links.up.count == 2 }
+    // What a sends over IPv4 does not come to b any more.
+    b.deafen(true, link: LinkID("eth0/4"))
+    until("a sees it") { a.links.up == Self.names("eth0/6") }
+    let before = a.now.beats[LinkID("eth0/4")]?.count ?? 0
+    until("a hears b over it") { (a.now.beats[LinkID("eth0/4")]?.count ?? 0) > before + 10 }
+    let heard = a.now.beats[LinkID("eth0/4")]?.suffix(5).map(\.heardBoot) ?? []
+    #expect(heard == [UInt64](repeating: 1, count: 5))
   }
 
   @Test("Two networks on one wire: IPv4 has no way to the peer's address, and finds it through the group all the same")

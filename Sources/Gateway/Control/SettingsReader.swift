@@ -23,6 +23,7 @@ public enum SettingsReader {
     SettingsRow("discovery-auth") { $1.discoveryAuthentication = CHAPDraft.read($0) },
     SettingsRow("iser") { $0.section(iser, into: &$1.iser) },
     SettingsRow("timeouts") { $0.section(timeouts, into: &$1.timeouts) },
+    SettingsRow("pair") { $0.section(pair, into: &$1.pair) },
     SettingsRow("log") { $0.section(log, into: &$1) },
   ]
 
@@ -108,6 +109,23 @@ public enum SettingsReader {
     },
     SettingsRow("io-deadline") { field, timeouts in
       if let seconds = field.integer(1...600, unit: " (seconds)") { timeouts.ioDeadlineSeconds = seconds }
+    },
+  ]
+
+  static let pair: [SettingsRow<Settings.Pair>] = [
+    SettingsRow("enabled") { field, pair in
+      if let flag = field.boolean() { pair.isEnabled = flag }
+    },
+    SettingsRow("addresses") { field, pair in
+      let allowed = "a list of \(ServiceAddress.allowed)"
+      guard let addresses = field.texts(allowed, ServiceAddress.init(parsing:)) else { return }
+      if Set(addresses.map(\.address)).count < addresses.count {
+        return field.report("\(field.name) has an address twice")
+      }
+      if addresses.count > ServiceAddress.countMax {
+        return field.report("\(field.name) has \(addresses.count) addresses; allowed: \(ServiceAddress.countMax)")
+      }
+      pair.addresses = addresses
     },
   ]
 

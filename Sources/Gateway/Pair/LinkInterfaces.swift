@@ -46,7 +46,7 @@ struct LinkInterfaces: Equatable, Sendable {
   }
 
   private static func isUsable(_ entry: Entry, onLoopback: Bool) -> Bool {
-    // Running: there is a carrier. A cable that is pulled takes the link away at once, without waiting for silence.
+    // Running: there is a carrier.
     let needed = UInt32(IFF_UP) | UInt32(IFF_RUNNING)
     guard entry.flags & needed == needed, !entry.address.isUnassignable else { return false }
     // Loopback has no multicast flag, and IPv6 multicast has no route there.

@@ -118,14 +118,16 @@ final class LinkLoop {
     return news
   }
 
-  /// False: the end.
+  /// False: the end. Of several beats that wait only the last is true: a thread that was held up sends no old ones.
   private func obey() -> Bool {
+    var last: Heartbeat?
     for order in inbox.take() {
       switch order {
-      case .send(let beat): table.withLock { $0.send(beat, at: LinkClock.now()) }
+      case .send(let beat): last = beat
       case .stop: return false
       }
     }
+    if let last { table.withLock { $0.send(last, at: LinkClock.now()) } }
     return true
   }
 

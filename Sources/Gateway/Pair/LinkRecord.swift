@@ -5,7 +5,7 @@ import HA
 ///
 /// A link is up only if both ways work: the peer's beats come, and they say that ours came to it. Beats that come by
 /// multicast count as heard, but not in the statistics: the same beat may come by unicast too.
-struct LinkRecord: Equatable {
+struct LinkRecord: Sendable {
   /// Silence after which a way counts as broken: ten beats.
   static let patienceNs: Instant = 500_000_000
 
@@ -24,12 +24,6 @@ struct LinkRecord: Equatable {
   var sendFailures: UInt64 = 0
 
   init(openedAt now: Instant) { openedAt = now }
-
-  static func == (one: LinkRecord, other: LinkRecord) -> Bool {
-    one.peer == other.peer && one.boot == other.boot && one.heard?.at == other.heard?.at
-      && one.heard?.sequence == other.heard?.sequence && one.heardUsSince == other.heardUsSince
-      && one.arrivals == other.arrivals && one.sent == other.sent
-  }
 
   // MARK: What came
 
@@ -121,13 +115,10 @@ struct LinkRecord: Equatable {
     let isKnown = silence.map { $0 < Self.forgetNs } ?? false
     return (isKnown ? peer : nil, isDue)
   }
-
-  /// The peer could not be reached where it was: no route goes there any more.
-  mutating func noteMulticast(at now: Instant) { lastMulticast = now }
 }
 
 /// Counts over the beats that came by unicast over one link, since the peer's start.
-struct LinkArrivals: Equatable, Sendable {
+struct LinkArrivals: Sendable {
   private(set) var received: UInt64 = 0
   /// Sequence numbers that were left out and have not come since.
   private(set) var lost: UInt64 = 0
@@ -144,11 +135,6 @@ struct LinkArrivals: Equatable, Sendable {
   private var arrivedAt: Instant = 0
   private var spacing: UInt64?
   private var gaps = (current: UInt64(0), before: UInt64(0), since: Instant(0))
-
-  static func == (one: LinkArrivals, other: LinkArrivals) -> Bool {
-    one.received == other.received && one.lost == other.lost && one.duplicates == other.duplicates
-      && one.late == other.late && one.jitterNs == other.jitterNs && one.answerNs == other.answerNs
-  }
 
   mutating func take(_ sequence: UInt64, at now: Instant) {
     received += 1

@@ -25,6 +25,8 @@ struct LinkTable: Sendable {
   private var failures: [LinkInterface: LinkSocketError] = [:]
   private var sent = SentBeats()
   private var boots = PeerBoots()
+  /// The newest of our beats that a boot of the peer has named, over whatever link.
+  private var named: (boot: UInt64, sequence: UInt64)?
   private var drops = LinkDrops()
 
   init(identity: NodeIdentity, port: UInt16) {
@@ -82,14 +84,30 @@ struct LinkTable: Sendable {
     _ bytes: [UInt8], from address: [UInt8], over interface: LinkInterface, byMulticast: Bool, at now: Instant
   ) -> News? {
     guard let beat = authentic(bytes), isPeers(beat) else { return nil }
-    let sentAt = beat.heardBoot == identity.bootID ? sent.time(of: beat.heardSequence) : nil
+    // What names an old beat of ours waited somewhere: here, while this program stood still.
+    let echoAt = beat.heardBoot == identity.bootID ? sent.time(of: beat.heardSequence) : nil
+    let sentAt = echoAt.flatMap { now &- $0 < PeerBoots.graceNs ? $0 : nil }
     guard boots.admit(beat, sentAt: sentAt, at: now) else {
       drops.stale += 1
       return nil
     }
     let isNews = links[interface]?.record.take(
       beat, from: address, byMulticast: byMulticast, sentAt: sentAt, at: now)
-    return isNews == true ? News(beat: beat, link: interface.id) : nil
+    guard isNews == true else { return nil }
+    return News(beat: withNewestEcho(beat, isProof: sentAt != nil, at: now), link: interface.id)
+  }
+
+  /// A copy says what the peer heard over its own link, and that is the link's business. Whoever it is handed to wants to know
+  /// whether the peer hears this node at all: of several copies the first counts, and its link may be one-way.
+  private mutating func withNewestEcho(_ beat: Heartbeat, isProof: Bool, at now: Instant) -> Heartbeat {
+    let known = named.flatMap { $0.boot == beat.bootID ? $0.sequence : nil } ?? 0
+    let newest = isProof ? max(known, beat.heardSequence) : known
+    named = (beat.bootID, newest)
+    guard let sentAt = sent.time(of: newest), now &- sentAt < LinkRecord.patienceNs else { return beat }
+    var beat = beat
+    beat.heardBoot = identity.bootID
+    beat.heardSequence = newest
+    return beat
   }
 
   private mutating func authentic(_ bytes: [UInt8]) -> Heartbeat? {

@@ -38,7 +38,8 @@ public final class PairLinks: Sendable {
 
   /// - Parameters:
   ///   - receive: called on the links' thread with each beat of the peer that is authentic, of now, and newer on its link than
-  ///     the one before. The same beat comes once for each link that it came over.
+  ///     the one before. The same beat comes once for each link that it came over; what it says it heard is the newest of our
+  ///     beats that the peer has named over any link.
   ///   - linksChanged: called on the links' thread with the links that are up, sorted, whenever that changes; none at first.
   public init(
     identity: NodeIdentity, options: Options = Options(), receive: @escaping @Sendable (Heartbeat, LinkID) -> Void,
@@ -81,8 +82,13 @@ public final class PairLinks: Sendable {
   /// The links that are up, sorted.
   public var up: [LinkID] { table.withLock { $0.up(at: LinkClock.now()) } }
 
-  /// Of all sockets.
-  var descriptors: [Int32] { table.descriptors }
+  /// Of all sockets, or of a link's.
+  var descriptors: [Int32] { descriptors(of: nil) }
+  func descriptors(of link: LinkID?) -> [Int32] {
+    table.withLock { table in
+      table.links.filter { link == nil || $0.key.id == link }.values.flatMap { [$0.socket.own, $0.socket.group] }
+    }
+  }
 
   public var report: LinksReport { table.report(at: LinkClock.now()) }
 }

@@ -1,4 +1,4 @@
-"""A lab: a switch and the machines on it. It ends with its scene, whatever happens; the logs stay."""
+"""A lab: switches and the machines on them. It ends with its scene, whatever happens; the logs stay."""
 
 import shutil
 import tempfile
@@ -7,7 +7,8 @@ from pathlib import Path
 from . import image
 from .kernel import Kernel
 from .machine import Machine
-from .places import LOGS, start, wait_until
+from .network import Network
+from .places import LOGS
 
 
 class Lab:
@@ -19,19 +20,26 @@ class Lab:
         self.image = image.build(self.kernel, programs, modules)
         # Sockets have short names: not below a checkout that may lie deep.
         self.directory = Path(tempfile.mkdtemp(prefix="gatewayd-lab."))
-        self.wire = self.directory / "wire"
         self.machines = []
-        self.hub = start([image.tool("hub"), self.wire], self.logs / "hub.log")
-        wait_until(self.wire.exists, 10, "the switch is there", step=0.01)
+        self.networks = []
+        # Where machines are unless told otherwise.
+        self.wire = self.network("wire").wire
 
-    def machine(self, name, **options):
-        machine = Machine(self, name, number=len(self.machines) + 1, **options)
+    def network(self, name):
+        """Another switch: no frame goes from one to another."""
+        network = Network(self, name, number=len(self.networks))
+        self.networks.append(network)
+        return network
+
+    def machine(self, name, networks=None, **options):
+        """`networks`: a card on each; the first is the one that its address belongs to."""
+        machine = Machine(self, name, number=len(self.machines) + 1, networks=networks or self.networks[:1], **options)
         self.machines.append(machine)
         return machine
 
     def close(self):
         for machine in self.machines:
             machine.close()
-        self.hub.kill()
-        self.hub.wait(10)
+        for network in self.networks:
+            network.close()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -22,9 +22,10 @@ KERNEL_PLACE = 0x1000000
 class Machine:
     """Boots at once; `ready()` waits for it. Everything about it lies in the lab's directory of this run."""
 
-    def __init__(self, lab, name, number, megabytes=384, udev=False, counted=False):
+    def __init__(self, lab, name, number, networks, megabytes=384, udev=False, counted=False):
         """`counted`: its clock counts instructions, so that what it measures repeats, whatever else is going on."""
-        self.lab, self.name, self.number, self.address = lab, name, number, f"10.77.0.{number}"
+        self.lab, self.name, self.number, self.networks = lab, name, number, networks
+        self.address = networks[0].address(self)
         self.console = lab.logs / f"{name}.log"
         self.console.unlink(missing_ok=True)
         # Name: the file that is the disk. A disk that was pulled out keeps it.
@@ -34,7 +35,7 @@ class Machine:
         self.cards = {}
         # In a counted machine: where the instructions of programs in user mode are counted.
         self.counter = lab.directory / f"{name}.counter"
-        self.command = self._command(number, megabytes, udev, counted)
+        self.command = self._command(megabytes, udev, counted)
         self._boot()
 
     def _boot(self):
@@ -46,7 +47,7 @@ class Machine:
     def _socket(self, kind):
         return self.lab.directory / f"{self.name}.{kind}"
 
-    def _command(self, number, megabytes, udev, counted):
+    def _command(self, megabytes, udev, counted):
         # A counted machine makes a nanosecond of each instruction. Each step of a string instruction counts as one, and
         # a copy by bytes would seem to cost eight times what it does: so it copies by words.
         accelerator = (["-accel", "tcg,thread=single,tb-size=256", "-icount", "shift=0,sleep=off",
@@ -54,11 +55,14 @@ class Machine:
                        else ["-accel", "tcg,thread=multi,tb-size=256"])
         processor = "max,erms=off,fsrm=off" if counted else "max"
         frequency = 1_000_000 if counted else clock.tsc_khz()
-        line = (f"{KERNEL_LINE} tsc_early_khz={frequency} lab.name={self.name} lab.address={self.address} "
+        line = (f"{KERNEL_LINE} tsc_early_khz={frequency} lab.name={self.name} "
+                f"lab.addresses={','.join(network.address(self) for network in self.networks)} "
                 f"lab.udev={int(udev)}{' norandmaps' if counted else ''}")
         # mrg_rxbuf=off: with it virtio-net of QEMU 7.2 stops receiving for ever under load with large frames.
-        card = (f"virtio-net-pci,id=nic0,netdev=n0,mac=52:54:00:77:00:{number:02x},host_mtu=9000,mrg_rxbuf=off,"
-                "rx_queue_size=1024")
+        cards = [word for place, network in enumerate(self.networks) for word in (
+            "-netdev", f"stream,id=n{place},server=off,addr.type=unix,addr.path={network.wire}",
+            "-device", f"virtio-net-pci,id=nic{place},netdev=n{place},mac={network.hardware(self)},host_mtu=9000,"
+                       "mrg_rxbuf=off,rx_queue_size=1024")]
         return [
             "qemu-system-x86_64", "-name", f"lab-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
             "-machine", "pc,usb=off,vmport=off", *accelerator, "-cpu", processor,
@@ -70,7 +74,7 @@ class Machine:
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=lab",
             "-object", "rng-builtin,id=r0", "-device", "virtio-rng-pci,rng=r0",
             "-device", "virtio-scsi-pci,id=scsi0",
-            "-netdev", f"stream,id=n0,server=off,addr.type=unix,addr.path={self.lab.wire}", "-device", card,
+            *cards,
         ]
 
     def ready(self):
@@ -103,9 +107,17 @@ class Machine:
 
         What was plugged into it is gone. (Not QEMU's system_reset: after it most machines find no kernel.)
         """
+        self.power_off()
+        return self.power_on()
+
+    def power_off(self):
+        """Takes the power away: nobody is told. What was plugged into it is gone."""
         self.close()
         self.plugged.clear()
         self.cards.clear()
+
+    def power_on(self):
+        """Boots it again; the seconds that it took."""
         self._boot()
         return self.ready()
 
@@ -172,7 +184,7 @@ class Machine:
 
     def plug_card(self, name):
         """Plugs a card in, and gives it an address on a network of its own: the interface and the address."""
-        number = 1 + len(self.cards)
+        number = len(self.networks) + len(self.cards)
         self.qmp("netdev_add", type="stream", id=f"net-{name}", server=False,
                  addr={"type": "unix", "path": str(self.lab.wire)})
         before = set(self.run("ls /sys/class/net").split())
@@ -252,8 +264,10 @@ class Machine:
         """How many bytes the disk takes on this machine."""
         return os.stat(self.disks[name]).st_blocks * 512
 
-    def link(self, is_up):
-        self.qmp("set_link", name="nic0", up=is_up)
+    def link(self, is_up, network=None):
+        """The cable of a card, pulled or put back; the machine sees it."""
+        place = self.networks.index(network) if network is not None else 0
+        self.qmp("set_link", name=f"nic{place}", up=is_up)
 
     def close(self):
         self.agent.close()
