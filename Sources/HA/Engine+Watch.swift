@@ -101,8 +101,9 @@ extension Engine {
   // MARK: The other node is not heard
 
   private mutating func awaitSilence(_ now: Instant) {
+    // Also one that was noticed too late to count as moving: the silence is no longer than since then.
+    activeAt = max(activeAt, disks.compactMap(\.movedAt).max() ?? 0)
     if let moved = lastMove(now) {
-      activeAt = max(activeAt, moved)
       turnAt = nil
       if role != .passive { become(.passive, "the disks' beat moves: another node is active", now) }
       setTarget(.hold)
