@@ -160,7 +160,8 @@ extension Engine {
     guard role == .recovering else { return }
     beatOnDisks(now)
     verify(now)
-    guard let takeover, takeover.isRecovered, !isUnsure else { return }
+    // Disks that lost their power meanwhile are taken again first: an active has one, at least.
+    guard let takeover, takeover.isRecovered, !isUnsure, disks.contains(where: { $0.state == .secured }) else { return }
     // The predecessor may still answer what it read: the fence stops its writes only.
     if takeover.cause == .alive, let committedAt = takeover.committedAt {
       let hasStopped = peer.map { $0.heardAt > committedAt && !$0.isServing } ?? false

@@ -37,7 +37,13 @@ extension World {
   /// 5: no service address before the fence is complete.
   func check(addressesOf node: SimNode) {
     guard node.engine.hasSharedDisks else { return }
-    guard node.servedEpoch != .none, node.served.contains(true) || disks.isEmpty else {
+    guard node.hasPulse else { return }
+    let carried = disks.contains { disk in
+      let holder = disk.holder.flatMap(ReservationKey.init(rawValue:))
+      return holder.map { $0.belongs(toNode: node.id) && $0.epoch == node.servedEpoch }
+        ?? (now < disk.loosenedAt + 3_000_000_000)
+    }
+    guard node.mode == .serving, node.servedEpoch != .none, carried else {
       return fail("5: \(node.name) takes the service addresses, and serves nothing")
     }
   }
