@@ -79,7 +79,9 @@ extension Engine {
     } else if !isUnsure {
       isUnsure = true
       setTarget(.hold)
-      for index in disks.indices where isArbiter(disks[index].id) { disks[index].surveyedAt = 0 }
+      for index in disks.indices where isArbiter(disks[index].id) {
+        (disks[index].surveyedAt, disks[index].nextBeat) = (0, now)
+      }
     }
   }
 

@@ -188,7 +188,6 @@ extension Engine {
       disks[index].shared.nodes = survey.nodes
       disks[index].surveyedAt = busy.since
       disks[index].watchedSince = disks[index].watchedSince ?? busy.since
-      if let key, survey.holder == key.rawValue, survey.isOurType { disks[index].provenAt = busy.since }
     case .done:
       if case .writeBeat = busy.what, disks[index].state == .secured { disks[index].provenAt = busy.since }
       done(busy.what, index, now)

@@ -163,7 +163,9 @@ extension Engine {
     // Disks that lost their power meanwhile are taken again first: an active has one, at least.
     guard let takeover, takeover.isRecovered, !isUnsure, disks.contains(where: { $0.state == .secured }) else { return }
     // The predecessor may still answer what it read: the fence stops its writes only.
-    if takeover.cause == .alive, let committedAt = takeover.committedAt {
+    // It was alive, too, if it beat on the disks up to the fence: they may be slow.
+    let beats = takeover.cause != .offered && disks.contains { ($0.movedAt ?? 0) > takeover.silentSince }
+    if takeover.cause == .alive || beats, let committedAt = takeover.committedAt {
       let hasStopped = peer.map { $0.heardAt > committedAt && !$0.isServing } ?? false
       let until = committedAt + PairTimers.predecessor
       if !hasStopped, now < until { return wakeAt(until) }

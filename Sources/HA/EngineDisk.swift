@@ -12,7 +12,8 @@ struct EngineDisk: Sendable {
   var surveyedAt: Instant = 0
   /// The same of the first one since which every look was answered.
   var watchedSince: Instant?
-  /// When the last order was given that showed the disk to be this node's.
+  /// When the last beat was ordered that the disk took. Beats only, no looks: a successor sees by them how long it may be
+  /// that this node still answers.
   var provenAt: Instant = 0
   var state = State.idle
   /// Our key of this epoch may be registered.
