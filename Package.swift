@@ -58,10 +58,18 @@ let package = Package(
 
     // What several test targets need; no module of Sources may depend on it.
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+    // The pair in a world without real time, machines or disks (./dev sim).
+    .target(
+      name: "PairWorld", dependencies: ["HA", "Storage", "SCSI", "Wire", "TestSupport"], path: "Tests/simulation/World",
+      swiftSettings: strict),
+    .executableTarget(
+      name: "PairSimulation", dependencies: ["PairWorld"], path: "Tests/simulation/Run", swiftSettings: strict),
     .testTarget(name: "WireTests", dependencies: ["Wire", "CChecksum", "TestSupport"], swiftSettings: strict),
     .testTarget(name: "SCSITests", dependencies: ["SCSI", "Wire", "TestSupport"], swiftSettings: strict),
     .testTarget(name: "ISCSITests", dependencies: ["ISCSI", "Wire", "TestSupport"], swiftSettings: strict),
-    .testTarget(name: "HATests", dependencies: ["HA", "Wire", "TestSupport"], swiftSettings: strict),
+    .testTarget(
+      name: "HATests", dependencies: ["HA", "PairWorld", "Wire", "TestSupport"], exclude: ["transcripts"],
+      swiftSettings: strict),
     .testTarget(
       name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),

@@ -116,8 +116,10 @@ public struct Survey: Equatable, Sendable {
   }
 }
 
-/// Something to be done at one disk. Orders to a disk are done one after another, in order; each is answered, and the engine
-/// gives a disk no order before it has answered the one before.
+/// Something to be done at one disk. Each is answered, and the engine gives a disk no order before it has answered the one
+/// before. Orders to a disk are done one after another, in order: one is not begun before the last has come back from the
+/// disk, by whatever end, also when `timedOut` was answered to that; a register that came late would undo the next. One whose
+/// answer is given before it was begun is not done at all.
 public enum DiskOrder: Equatable, Sendable {
   /// Keys, reservation, owner record, beat and label.
   case survey

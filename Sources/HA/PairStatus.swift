@@ -51,3 +51,32 @@ public struct PairStatus: Equatable, Sendable {
     case byRepetition
   }
 }
+
+extension Engine {
+  public func status(at now: Instant) -> PairStatus {
+    PairStatus(
+      role: role, epoch: epoch == .none ? highest : epoch, cluster: cluster, arbiters: arbiters,
+      disks: disks.map { PairStatus.Disk(id: $0.id, state: $0.state) }, peer: peer.map { shown($0, now) },
+      hold: heldByOperator ? .byOperator : heldByRepetition ? .byRepetition : nil, droppedMessages: droppedMessages)
+  }
+
+  private func shown(_ peer: PeerView, _ now: Instant) -> PairStatus.Peer {
+    let heard = peer.links.filter { now < $0.heardAt + PairTimers.silence && links.contains($0.id) }
+    return PairStatus.Peer(
+      node: peer.beat.node, name: peer.beat.name, role: peer.beat.role, epoch: peer.beat.epoch, flags: peer.beat.flags,
+      heardAt: peer.heardAt, links: heard.map(\.id), bothWays: heard.filter(\.isBothWays).map(\.id),
+      disks: peer.beat.disks)
+  }
+}
+
+extension Engine {
+  package var shownPeer: String { peer.map { "\($0.beat.role) \($0.isProven) at \($0.heardAt)" } ?? "-" }
+
+  /// Everything of it in a few lines, for the simulator's transcripts.
+  package var dump: String {
+    disks.map { disk in
+      "\(disk.shared.wwid) \(disk.state) served=\(disk.isServed) failed=\(disk.hasFailed) notBefore=\(disk.notBefore) "
+        + "busy=\(disk.busy.map { "\($0.what) since \($0.since)" } ?? "-") survey=\(disk.survey.map { "\($0)" } ?? "-")"
+    }.joined(separator: "\n")
+  }
+}

@@ -24,9 +24,13 @@ public enum PairTimers {
   public static let gapFactor: UInt64 = 4
   /// What "lately" means: the longest gap is halved at each.
   public static let gapWindow = 10_000 * ms
-  /// A node that was not run for this long itself trusts none of its timers for as long again, and an active makes sure that
-  /// it still is before it goes on.
+  /// A node that was not run for this long itself does not count the silence before.
   public static let stall = 250 * ms
+  /// An active that for this long had no sign that it still is one (a passive that hears it, or a majority of the arbiters
+  /// that takes its beats) answers nothing until it has one. Shorter than `silence`: it has stopped before another begins.
+  public static let lease = 500 * ms
+  /// The same while no other node is known. Shorter than `observe`.
+  public static let leaseAlone = 2_500 * ms
 
   /// At the start: how long a node listens before it takes anything.
   public static let observe = 3_000 * ms

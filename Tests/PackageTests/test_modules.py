@@ -30,6 +30,8 @@ TABLE = {
     "gatewayd": {"Gateway", "CSystem", "CSystemd", "ArgumentParser", "TOMLKit"},
     # What the test targets share. In no other line of this table: the product has nothing of it.
     "TestSupport": set(),
+    "PairWorld": {"HA", "Storage", "SCSI", "Wire", "TestSupport"},
+    "PairSimulation": {"PairWorld"},
 }
 PURE = {"Wire", "SCSI", "ISCSI", "HA"}
 STANDARD = {"Swift", "Synchronization"}

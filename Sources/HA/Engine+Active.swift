@@ -1,0 +1,243 @@
+import Wire
+
+/// Active and draining: keeps the disks, hands over, or loses them.
+extension Engine {
+  mutating func stayActive(_ now: Instant) {
+    guard epoch != .none else {
+      // Alone with disks of its own: the addresses wait as long as a node with shared disks would.
+      let due = (disksSince ?? now) + PairTimers.observe
+      if now >= due { setAddresses(true) } else { wakeAt(due) }
+      return
+    }
+    if role == .active { audit(now) }
+    advanceDisks(now)
+    guard role == .active || role == .draining else { return }
+    beatOnDisks(now)
+    verify(now)
+    if role == .active {
+      changeArbiters(now)
+      releaseIfImpaired(now)
+    }
+    if role == .draining, let handover {
+      if now >= handover.until + PairTimers.beat {
+        drained(false, now)
+      } else {
+        wakeAt(handover.until + PairTimers.beat)
+      }
+    }
+  }
+
+  /// Looks at each disk now and then.
+  mutating func audit(_ now: Instant) {
+    for index in disks.indices where disks[index].busy == nil && disks[index].state == .secured {
+      guard disks[index].survey != nil else { continue }
+      let due = disks[index].surveyedAt == 0 ? now : disks[index].surveyedAt + PairTimers.audit
+      if now >= due, now >= disks[index].notBefore {
+        orderSurvey(index, now)
+      } else {
+        wakeAt(max(due, disks[index].notBefore))
+      }
+    }
+  }
+
+  mutating func beatOnDisks(_ now: Instant) {
+    for index in disks.indices where isArbiter(disks[index].id) && disks[index].state == .secured {
+      guard now >= disks[index].nextBeat else {
+        wakeAt(disks[index].nextBeat)
+        continue
+      }
+      guard disks[index].busy == nil else { continue }
+      disks[index].nextBeat = now + PairTimers.diskBeat
+      writeBeat(index, offers: !isReachable, now)
+      wakeAt(disks[index].nextBeat)
+    }
+  }
+
+  private mutating func writeBeat(_ index: Int, offers: Bool, _ now: Instant) {
+    diskBeatSequence += 1
+    let beat = DiskBeat(
+      epoch: epoch, node: me.node, bootID: me.bootID, sequence: diskBeatSequence, offersHandover: offers)
+    order(.writeBeat(beat), at: index, now)
+  }
+
+  /// The lease: without a sign that this node is still active, nothing is answered.
+  mutating func verify(_ now: Instant) {
+    guard let key else { return }
+    for disk in disks where isArbiter(disk.id) && disk.provenAt > sureAt {
+      if hasMajority({ $0.isHeld(with: key) && $0.provenAt >= disk.provenAt }) { sureAt = disk.provenAt }
+    }
+    if !others.isEmpty { hasOthers = true }
+    if let gone = expelled, !others.contains(gone) { (hasOthers, expelled) = (!others.isEmpty, nil) }
+    if policy.trustsStalls { sureAt = now }
+    // A node that no label names listens for as long as at the start before it takes anything.
+    let lease = hasOthers ? PairTimers.lease : PairTimers.leaseAlone
+    if now < sureAt + lease {
+      wakeAt(sureAt + lease)
+      guard isUnsure else { return }
+      isUnsure = false
+      if role == .active { serve() }
+    } else if !isUnsure {
+      isUnsure = true
+      setTarget(.hold)
+      for index in disks.indices where isArbiter(disks[index].id) {
+        (disks[index].surveyedAt, disks[index].nextBeat) = (0, now)
+      }
+    }
+  }
+
+  mutating func serve() {
+    targetState = .serving
+    actions.append(.target(.serve(epoch, disks: disks.filter(\.isServed).map(\.id))))
+  }
+
+  // MARK: Arbiters
+
+  private mutating func changeArbiters(_ now: Instant) {
+    let secured = disks.filter { $0.state == .secured }
+    if quorums.count > 1 {
+      let isWritten = secured.allSatisfy { $0.survey?.owner?.arbiters == arbiters && $0.survey?.owner?.epoch == epoch }
+      if isWritten, hasMajority({ $0.state == .secured && $0.survey?.owner?.arbiters == arbiters }) {
+        quorums = [arbiters]
+        become(role, "\(arbiters.count) disks decide", now)
+      }
+      return
+    }
+    let wanted = arbiters(of: secured)
+    guard !wanted.isEmpty, wanted != arbiters, hasMajority({ $0.state == .secured }) else {
+      arbitersWrongSince = nil
+      return
+    }
+    let since = arbitersWrongSince ?? now
+    arbitersWrongSince = since
+    guard now >= since + PairTimers.arbiterChange else { return wakeAt(since + PairTimers.arbiterChange) }
+    arbitersWrongSince = nil
+    quorums = [arbiters, wanted]
+    arbiters = wanted
+    advanceDisks(now)
+  }
+
+  // MARK: Handover
+
+  mutating func operate(_ command: OperatorCommand, _ now: Instant) {
+    switch command {
+    case .switchover:
+      if role == .active { beginHandover("asked for", now) } else { asksUntil = now + PairTimers.releaseGrace }
+    case .hold: heldByOperator = true
+    case .resume:
+      (heldByOperator, heldByRepetition) = (false, false)
+      takeoversAt = []
+    case .forget(let node):
+      if role == .active, node != me.node {
+        expelled = node
+        if peer?.beat.node == node { peer = nil }
+        become(role, "node \(node) is forgotten", now)
+      }
+    case .force:
+      if role == .observing || role == .passive || role == .suspecting, !isRefused {
+        beginTakeover("forced", .alive, forced: true, now)
+      }
+    }
+  }
+
+  mutating func beginHandover(_ reason: String, _ now: Instant) {
+    guard role == .active, epoch != .none, let peer, peer.isFresh(now), peer.isProven, !peer.isServing,
+      seesEnough(peer)
+    else { return become(role, "no handover: the other node cannot take over", now) }
+    drain(reason, now)
+  }
+
+  private mutating func drain(_ reason: String, _ now: Instant) {
+    handover = Handover(until: now + PairTimers.drain, reason: reason)
+    become(.draining, reason, now)
+    targetState = .hold
+    actions.append(.target(.drain(until: now + PairTimers.drain)))
+    wakeAt(now + PairTimers.drain)
+  }
+
+  /// Whether the other node has a path to a majority of the arbiters.
+  private func seesEnough(_ peer: PeerView) -> Bool { hasMajority { peer.beat.disks.contains($0.id) } }
+
+  mutating func drained(_ isEmpty: Bool, _ now: Instant) {
+    guard role == .draining, let handover else { return }
+    if isEmpty || isEnding { return release(handover.reason, now) }
+    self.handover = nil
+    become(.active, "the handover is called off: commands are still under way", now)
+    serve()
+  }
+
+  /// Leaves the disks to the other, keys and all: the successor preempts them.
+  private mutating func release(_ reason: String, _ now: Instant) {
+    handover = nil
+    actions.append(.target(.closeWithoutAnswer))
+    setAddresses(false)
+    for index in disks.indices
+    where disks[index].busy == nil && disks[index].state == .secured && isArbiter(disks[index].id) {
+      if policy.unregistersAtHandover, let key {
+        order(.unregister(key), at: index, now)
+      } else {
+        writeBeat(index, offers: true, now)
+      }
+    }
+    isUnsure = false
+    isReleased = true
+    releasedUntil = now + PairTimers.releaseGrace
+    epoch = .none
+    key = nil
+    turnAt = nil
+    activeAt = now
+    for index in disks.indices { disks[index].forgetEpoch() }
+    become(.passive, reason, now)
+    setTarget(.standby)
+  }
+
+  mutating func shutDown(_ now: Instant) {
+    isEnding = true
+    switch role {
+    case .active where epoch != .none: drain("the program ends", now)
+    case .active:
+      actions.append(.target(.closeWithoutAnswer))
+      setAddresses(false)
+      become(.passive, "the program ends", now)
+    case .fencing: loseRace("the program ends", now)
+    case .recovering: release("the program ends", now)
+    case .draining, .observing, .passive, .suspecting, .fenced: break
+    }
+  }
+
+  /// An active that has lost disks which the other node has leaves them to it. What hangs on them would not drain.
+  private mutating func releaseIfImpaired(_ now: Instant) {
+    guard let peer, peer.isFresh(now), peer.isProven, !peer.isServing, seesEnough(peer), !heldByOperator,
+      !heldByRepetition, peer.beat.disks.contains(where: { id in !disks.contains { $0.id == id } }),
+      disks.allSatisfy({ peer.beat.disks.contains($0.id) })
+    else {
+      impairedSince = nil
+      return
+    }
+    let since = impairedSince ?? now
+    impairedSince = since
+    if now >= since + PairTimers.impaired {
+      release("the other node has disks that this one has lost", now)
+    } else {
+      wakeAt(since + PairTimers.impaired)
+    }
+  }
+
+  // MARK: The end
+
+  /// The disks are another's. What is under way is not answered: its initiator asks again, there.
+  mutating func fence(_ reason: String, _ now: Instant) {
+    actions.append(.target(.closeWithoutAnswer))
+    setAddresses(false)
+    become(.fenced, reason, now)
+    targetState = .none
+    setTarget(.standby)
+    epoch = .none
+    key = nil
+    takeover = nil
+    handover = nil
+    isUnsure = false
+    fencedAt = now
+    for index in disks.indices { disks[index].forgetEpoch() }
+    wakeAt(now + PairTimers.backoff)
+  }
+}

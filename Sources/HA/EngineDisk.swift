@@ -1,0 +1,73 @@
+import Wire
+
+/// What the engine knows of a shared disk, and what it has ordered there.
+struct EngineDisk: Sendable {
+  var shared: SharedDisk
+  /// Under way; there is one at a time.
+  var busy: Busy?
+  /// What the last look found, kept up with what was done since; nil: a look is due.
+  var survey: Survey?
+  var surveyOrderedAt: Instant = 0
+  /// When the last look that was answered was ordered.
+  var surveyedAt: Instant = 0
+  /// The same of the first one since which every look was answered.
+  var watchedSince: Instant?
+  /// When the last beat was ordered that the disk took. Beats only, no looks: a successor sees by them how long it may be
+  /// that this node still answers.
+  var provenAt: Instant = 0
+  var state = State.idle
+  /// Our key of this epoch may be registered.
+  var mayHaveKey = false
+  /// A key to take back, after a lost race.
+  var strayKey: ReservationKey?
+  /// Nothing is tried before.
+  var notBefore: Instant = 0
+  /// In this takeover, or since it was last secured.
+  var hasFailed = false
+  /// The target has it.
+  var isServed = false
+  var nextBeat: Instant = 0
+  /// The last beat of another node that was seen, and when it was seen to move.
+  var seenBeat: DiskBeat?
+  var seenOwner: OwnerRecord?
+  /// When the last look was ordered that these are from.
+  var lookedAt: Instant = 0
+  var movedAt: Instant?
+
+  typealias State = PairStatus.Disk.State
+
+  struct Busy: Sendable {
+    var order: UInt64
+    var what: DiskOrder
+    var since: Instant
+  }
+
+  init(_ shared: SharedDisk) { self.shared = shared }
+
+  var id: DiskID { shared.id }
+  /// Of the label, as last seen.
+  var nodes: [UUID] { survey?.nodes ?? shared.nodes }
+
+  func isHeld(with key: ReservationKey) -> Bool { survey?.holder == key.rawValue && survey?.isOurType == true }
+
+  /// Nothing is to be expected of it in this takeover any more.
+  func isSettled(_ now: Instant) -> Bool {
+    switch state {
+    case .secured, .foreign, .refused: true
+    case .idle, .pending: hasFailed || isLate(now)
+    }
+  }
+
+  func isLate(_ now: Instant) -> Bool { busy.map { now >= $0.since + PairTimers.diskLimit } ?? false }
+
+  /// Everything of an epoch is over.
+  mutating func forgetEpoch() {
+    survey = nil
+    provenAt = 0
+    state = .idle
+    mayHaveKey = false
+    hasFailed = false
+    isServed = false
+    notBefore = 0
+  }
+}

@@ -1,0 +1,235 @@
+import Testing
+import Wire
+
+@testable import HA
+
+/// The engine by itself, with a disk and a peer that a test plays.
+struct EngineTests {
+  private let cluster = UUID(bytes: Array(1...16))
+  private let own = UUID(bytes: [UInt8](repeating: 0xA0, count: 16))
+  private let other = UUID(bytes: [UInt8](repeating: 0xA1, count: 16))
+  private let disk = UUID(bytes: [UInt8](repeating: 0xD0, count: 16))
+  private let link = LinkID("eth0")
+  private let second: UInt64 = 1_000_000_000
+
+  private func engine() -> Engine {
+    Engine(identity: NodeIdentity(node: own, bootID: 7, name: "own"), seed: 1)
+  }
+
+  private func shared(_ nodes: [UUID]) -> SharedDisk {
+    SharedDisk(id: disk, wwid: "naa.1", cluster: cluster, nodes: nodes)
+  }
+
+  private func beat(
+    _ sequence: UInt64, _ role: Role, boot: UInt64 = 9, epoch: UInt32 = 0, heard: UInt64 = 7, node: UUID? = nil,
+    flags: Heartbeat.Flags = [.reachable]
+  ) -> Heartbeat {
+    Heartbeat(
+      cluster: cluster, node: node ?? other, bootID: boot, sequence: sequence, role: role, epoch: Epoch(epoch),
+      name: "other", heardBoot: heard, heardSequence: 0, flags: flags, disks: [disk])
+  }
+
+  private func order(_ actions: [Action]) -> (number: UInt64, what: DiskOrder)? {
+    for case .disk(_, let number, let what) in actions { return (number, what) }
+    return nil
+  }
+
+  private func target(_ actions: [Action]) -> [TargetOrder] {
+    actions.compactMap { if case .target(let order) = $0 { order } else { nil } }
+  }
+
+  private func addresses(_ actions: [Action]) -> [AddressOrder] {
+    actions.compactMap { if case .addresses(let order) = $0 { order } else { nil } }
+  }
+
+  /// A drive that obeys, until the engine wants nothing more of it. Returns what it was ordered to do and all actions.
+  private func play(_ engine: inout Engine, _ actions: [Action], _ found: inout Survey, _ now: Instant) -> (
+    [DiskOrder], [Action]
+  ) {
+    var orders: [DiskOrder] = []
+    var all = actions
+    var last = actions
+    while let (number, what) = order(last), orders.count < 20 {
+      orders.append(what)
+      var answer = DiskAnswer.done
+      switch what {
+      case .survey: answer = .surveyed(found)
+      case .register(let key): found.keys.append(key.rawValue)
+      case .reserve(let key): (found.holder, found.isOurType) = (key.rawValue, true)
+      case .preempt(let own, let victim):
+        found.keys.removeAll { $0 == victim }
+        if found.holder == victim { (found.holder, found.isOurType) = (own.rawValue, true) }
+      case .writeOwner(let record): found.owner = record
+      case .enroll(let node, _): found.nodes.append(node)
+      case .unregister, .writeBeat, .expel: break
+      }
+      last = engine.step(.answer(disk, order: number, answer), at: now)
+      all += last
+    }
+    return (orders, all)
+  }
+
+  private func blank(_ nodes: [UUID]) -> Survey {
+    Survey(keys: [], holder: nil, isOurType: false, owner: nil, beat: nil, nodes: nodes)
+  }
+
+  /// An engine that is alone and active in epoch 1 at 1 s.
+  private func active(_ found: inout Survey) -> Engine {
+    var engine = engine()
+    found = blank([])
+    _ = play(&engine, engine.step(.disks([shared([])]), at: second), &found, second)
+    _ = engine.step(.recovered(Epoch(1)), at: second)
+    return engine
+  }
+
+  @Test("A node without shared disks serves at once, and takes addresses when none has come for a while")
+  func solo() {
+    var engine = engine()
+    let actions = engine.step(.disks([]), at: second)
+    #expect(target(actions) == [.serve(.none, disks: [])])
+    #expect(addresses(actions) == [.drop])
+    #expect(addresses(engine.step(.tick, at: second + PairTimers.observe)) == [.take])
+    #expect(engine.role == .active)
+  }
+
+  @Test(
+    "Alone with a disk that names nobody: key, reservation, owner record, own name, and only then service and addresses"
+  )
+  func alone() {
+    var engine = engine()
+    var found = blank([])
+    let first = engine.step(.disks([shared([])]), at: second)
+    let (played, actions) = play(&engine, first, &found, second)
+    let orders = played.filter { if case .writeBeat = $0 { false } else { true } }
+    let key = ReservationKey(cluster: cluster, slot: .first, node: own, epoch: Epoch(1))
+    let record = OwnerRecord(epoch: Epoch(1), node: own, bootID: 7, arbiters: [disk])
+    #expect(
+      orders == [
+        .survey, .register(key), .survey, .reserve(key), .survey, .writeOwner(record), .enroll(node: own, name: "own"),
+      ])
+    #expect(target(actions) == [.hold, .recover(Epoch(1), disks: [disk])])
+    #expect(addresses(actions) == [.drop])
+    let served = engine.step(.recovered(Epoch(1)), at: second)
+    #expect(target(served) == [.serve(Epoch(1), disks: [disk])])
+    #expect(addresses(served) == [.take])
+  }
+
+  @Test("A disk with somebody else's reservation is neither preempted nor served")
+  func foreignDisk() {
+    var engine = engine()
+    var found = blank([])
+    found.keys = [0x1234]
+    found.holder = 0x1234
+    let first = engine.step(.disks([shared([])]), at: second)
+    let (orders, actions) = play(&engine, first, &found, second)
+    #expect(orders.allSatisfy { $0 == .survey })
+    #expect(!target(actions).contains { if case .recover = $0 { true } else { false } })
+  }
+
+  @Test("Of an active that another epoch has overtaken, connections end without an answer before anything else")
+  func fenced() {
+    var found = blank([])
+    var engine = active(&found)
+    #expect(engine.role == .active)
+    let actions = engine.step(.received(beat(1, .active, epoch: 2), link: link), at: second + 1)
+    #expect(actions.first == .target(.closeWithoutAnswer))
+    #expect(addresses(actions) == [.drop])
+    #expect(engine.role == .fenced)
+    _ = engine.step(.tick, at: second + PairTimers.backoff + 2)
+    #expect(engine.role == .observing)
+    _ = engine.step(.received(beat(2, .active, epoch: 2), link: link), at: second + PairTimers.backoff + 3)
+    #expect(engine.role == .passive)
+  }
+
+  @Test("A conflict of the data path is the end, too")
+  func conflict() {
+    var found = blank([])
+    var engine = active(&found)
+    let actions = engine.step(.conflict(disk), at: second + 1)
+    #expect(actions.first == .target(.closeWithoutAnswer))
+  }
+
+  @Test("The lease: without a sign for as long, an active answers nothing, and goes on with the next")
+  func lease() {
+    var found = blank([])
+    var engine = active(&found)
+    let late = engine.step(.tick, at: second + PairTimers.leaseAlone + 1)
+    #expect(target(late) == [.hold])
+    let (_, actions) = play(&engine, late, &found, second + PairTimers.leaseAlone + 1)
+    #expect(target(actions).last == .serve(Epoch(1), disks: [disk]))
+  }
+
+  @Test("A unit attention suspends the disk, and it is taken again in the same epoch")
+  func disturbed() {
+    var found = blank([])
+    var engine = active(&found)
+    (found.keys, found.holder, found.isOurType) = ([], nil, false)
+    // The beat that is under way is answered first.
+    let first = engine.step(.disturbed(disk), at: second + 1)
+    #expect(target(first) == [.suspend(disk)])
+    let next = engine.step(.tick, at: second + 2)
+    var pending = order(first) ?? order(next)
+    if pending == nil { pending = (engine.disks[0].busy!.order, .survey) }
+    let answered = engine.step(.answer(disk, order: engine.disks[0].busy!.order, .done), at: second + 3)
+    let (orders, actions) = play(&engine, answered, &found, second + 3)
+    #expect(orders.contains { if case .reserve = $0 { true } else { false } })
+    #expect(target(actions).contains(.admit(Epoch(1), disk: disk)))
+  }
+
+  @Test("A third node is dropped and counted")
+  func third() {
+    var engine = engine()
+    _ = engine.step(.disks([shared([own, other])]), at: second)
+    _ = engine.step(
+      .received(beat(1, .active, node: UUID(bytes: [UInt8](repeating: 1, count: 16))), link: link), at: second)
+    #expect(engine.status(at: second).droppedMessages == 1)
+    #expect(engine.status(at: second).peer == nil)
+  }
+
+  @Test("Replays change nothing: old sequences, boots that were replaced, and boots that do not name this one")
+  func replays() {
+    var engine = engine()
+    _ = engine.step(.disks([shared([own, other])]), at: second)
+    var now = second
+    let hear = { (beat: Heartbeat) in
+      now += 1000
+      _ = engine.step(.received(beat, link: link), at: now)
+    }
+    hear(beat(5, .active, boot: 9))
+    hear(beat(5, .passive, boot: 9))
+    hear(beat(4, .passive, boot: 9))
+    #expect(engine.status(at: now).peer?.role == .active)
+    hear(beat(900, .passive, boot: 3, heard: 1))
+    #expect(engine.status(at: now).peer?.role == .active)
+    hear(beat(1, .observing, boot: 10))
+    #expect(engine.status(at: now).peer?.role == .observing)
+    hear(beat(6, .active, boot: 9))
+    #expect(engine.status(at: now).peer?.role == .observing)
+    #expect(engine.status(at: now).droppedMessages == 4)
+  }
+
+  @Test("A switchover is called off when commands do not end in time")
+  func calledOff() {
+    var found = blank([])
+    var engine = active(&found)
+    _ = engine.step(.received(beat(1, .passive), link: link), at: second + 1)
+    let drain = engine.step(.operate(.switchover), at: second + 2)
+    #expect(target(drain) == [.drain(until: second + 2 + PairTimers.drain)])
+    #expect(engine.role == .draining)
+    let actions = engine.step(.drained(false), at: second + 3)
+    #expect(target(actions) == [.serve(Epoch(1), disks: [disk])])
+    #expect(engine.role == .active)
+  }
+
+  @Test("A node that hands over keeps its keys, and says that it has released the disks")
+  func handsOver() {
+    var found = blank([])
+    var engine = active(&found)
+    _ = engine.step(.received(beat(1, .passive), link: link), at: second + 1)
+    _ = engine.step(.operate(.switchover), at: second + 2)
+    let actions = engine.step(.drained(true), at: second + 3)
+    #expect(target(actions) == [.closeWithoutAnswer, .standby, .hold])
+    #expect(!actions.contains { if case .disk(_, _, .unregister) = $0 { true } else { false } })
+    #expect(actions.contains { if case .send(let beat) = $0 { beat.flags.contains(.released) } else { false } })
+  }
+}
