@@ -32,6 +32,8 @@ public final class Gateway: GatewayControl {
     var provisioner: Provisioner?
     var configuration: ShardConfiguration?
     var portGroups = PortGroupState()
+    var pair: PairService?
+    var isStopping = false
   }
   private let parts: Mutex<Parts>
   private let nicWatch: NICWatch
@@ -47,6 +49,42 @@ public final class Gateway: GatewayControl {
 
   /// What is exported now.
   var exports: [Export] { parts.withLock { $0.provisioner }?.map.exports ?? [] }
+
+  var pairService: PairService? { parts.withLock { $0.pair } }
+  /// What a pair is made of, once the gateway runs.
+  var partsOfPair: (Provisioner, ShardContext, Settings)? {
+    parts.withLock { parts in
+      guard let provisioner = parts.provisioner, let context = parts.context, parts.settings.pair.isEnabled,
+        !parts.isStopping
+      else { return nil }
+      return (provisioner, context, parts.settings)
+    }
+  }
+  var requestedTargetName: String? { options.requestedTargetName }
+  var isPairEnabled: Bool { settings.pair.isEnabled }
+  var hasRDMA: Bool { parts.withLock { $0.portGroups.hasRDMA } }
+
+  /// Keeps the pair; false: there is one already.
+  func keep(_ pair: PairService) -> Bool {
+    parts.withLock { parts in
+      guard parts.pair == nil, !parts.isStopping else { return false }
+      parts.pair = pair
+      return true
+    }
+  }
+
+  /// Changes what the shards are told.
+  func change(_ body: (inout ShardConfiguration) -> Void) {
+    let (context, configuration) = parts.withLock { parts in
+      if var configuration = parts.configuration {
+        body(&configuration)
+        parts.configuration = configuration
+      }
+      return (parts.context, parts.configuration)
+    }
+    guard let context, let configuration else { return }
+    for handle in context.handles { handle.post(.configure(configuration)) }
+  }
 
   private var settings: Settings { parts.withLock { $0.settings } }
 
@@ -69,8 +107,10 @@ public final class Gateway: GatewayControl {
     }
     let acceptor = try Acceptor(
       addresses: options.listenAddresses, context: context, rules: Self.rules(settings))
-    let configuration = Self.configuration(
+    var configuration = Self.configuration(
       settings: settings, name: name, registry: registry, listeners: acceptor.listeners)
+    // Which of a pair's ports are this node's is known when it is known what the labels say now.
+    configuration.takesLogins = provisioner.sharedDisks.isEmpty
     try startShards(context, configuration, provisioner.map)
     provisioner.publishFrom(context)
     acceptor.start()
@@ -82,6 +122,7 @@ public final class Gateway: GatewayControl {
       parts.provisioner = provisioner
       parts.configuration = configuration
     }
+    watchSharedDisks(provisioner)
     for listener in acceptor.listeners { Log.info("target \(name) listens on \(listener.address)") }
     // The first inventory, too, is a change: an iSER listener is started by it.
     nicWatch.start { [weak self] inventory in self?.startISER(inventory) }
@@ -147,7 +188,12 @@ public final class Gateway: GatewayControl {
   /// Ends in good order: no new connections, initiators are asked to log out, what is under way is finished, then all is
   /// closed. Returns after `seconds` at the latest.
   public func stop(within seconds: Double) {
-    let (context, acceptor, provisioner) = parts.withLock { ($0.context, $0.acceptor, $0.provisioner) }
+    let (context, acceptor, provisioner, pair) = parts.withLock { parts in
+      parts.isStopping = true
+      return (parts.context, parts.acceptor, parts.provisioner, parts.pair)
+    }
+    // The peer takes over while this node still knows how to let go.
+    pair?.stop(within: seconds * 0.3)
     acceptor?.stop()
     nicWatch.stop()
     parts.withLock { $0.iser }?.listener.stop()
@@ -226,6 +272,9 @@ public final class Gateway: GatewayControl {
     kept.discovery.isEnabled = state.settings.discovery.isEnabled
     kept.iser.isEnabled = state.settings.iser.isEnabled
     kept.limits.memoryBytes = state.settings.limits.memoryBytes
+    kept.pair.isEnabled = state.settings.pair.isEnabled
+    kept.pair.hasExplicitALUA = state.settings.pair.hasExplicitALUA
+    state.pair?.set(kept.pair.addresses)
     var configuration = Self.configuration(
       settings: kept, name: old.target.targetName, registry: context.registry, listeners: acceptor.listeners)
     configuration.deviceServer = old.deviceServer

@@ -116,6 +116,9 @@ public struct Settings: Sendable, Equatable {
     public var isEnabled = true
     /// What only the active node has.
     public var addresses: [ServiceAddress] = []
+    /// Whether an initiator may have the pair switch over (SET TARGET PORT GROUPS). Not unless told: one whose view of the
+    /// paths is old, or that has lost a cable, would take the disks to and fro.
+    public var hasExplicitALUA = false
 
     public init() {}
   }
@@ -206,6 +209,7 @@ extension Settings {
       ("discovery.enabled", old.discovery.isEnabled != new.discovery.isEnabled),
       ("iser.enabled", old.iser.isEnabled != new.iser.isEnabled),
       ("pair.enabled", old.pair.isEnabled != new.pair.isEnabled),
+      ("pair.explicit-alua", old.pair.hasExplicitALUA != new.pair.hasExplicitALUA),
       ("limits.memory", old.limits.memoryBytes != new.limits.memoryBytes),
     ]
     return rows.filter(\.1).map(\.0)

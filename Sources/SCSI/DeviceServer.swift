@@ -22,6 +22,11 @@ public final class DeviceServer: Sendable {
     table = .shared
   }
 
+  /// The same under another name.
+  public func renamed(_ name: String) -> DeviceServer {
+    DeviceServer(deviceName: name, registry: registry, portGroups: portGroups)
+  }
+
   /// What becomes of a command that has arrived.
   ///
   /// The first part is the warm path: a READ or WRITE that nothing stands in the way of. It proves only that and
@@ -96,6 +101,7 @@ public final class DeviceServer: Sendable {
     case .modeSelect6: return modeSelect(command, parameters, .six)
     case .modeSelect10: return modeSelect(command, parameters, .ten)
     case .persistentReserveOut: return persistentReserveOut(command, parameters)
+    case .setTargetPortGroups: return setTargetPortGroups(parameters)
     case .sendDiagnostic: return .checkCondition(.invalidFieldInParameterList(byte: 0))
     default: return .checkCondition(.internalTargetFailure)
     }

@@ -35,6 +35,9 @@ public enum Disposition: Sendable {
   /// Write the record to the LUN's label area, wait for stable storage, then call `LogicalUnit.commit(_:)`, abort
   /// what it says, and answer with its status. Nothing has changed yet.
   case reservationChange(ReservationChange, LogicalUnit)
+  /// Another target port group is wanted (SET TARGET PORT GROUPS): have the pair switch over, then answer GOOD, or CHECK
+  /// CONDITION with `Sense.setTargetPortGroupsCommandFailed`.
+  case switchover
   /// Nobody knows yet who has the logical unit's disk: ask again, with the same parameter list if there was one, when the
   /// unit is no longer suspended. Nothing has changed, no unit attention is taken.
   case wait(LogicalUnit)

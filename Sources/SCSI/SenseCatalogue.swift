@@ -14,6 +14,8 @@ extension Sense {
   public static func unrecoveredReadError(lba: UInt64) -> Sense { Sense(.mediumError, 0x1100, information: lba) }
   public static func writeError(lba: UInt64) -> Sense { Sense(.mediumError, 0x0C00, information: lba) }
   public static let internalTargetFailure = Sense(.hardwareError, 0x4400)
+  /// SPC-5 §6.45: the states could not be had.
+  public static let setTargetPortGroupsCommandFailed = Sense(.hardwareError, 0x670A)
 
   // ILLEGAL REQUEST
   public static let parameterListLengthError = Sense(.illegalRequest, 0x1A00)

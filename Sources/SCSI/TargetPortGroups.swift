@@ -44,16 +44,21 @@ public struct TargetPortGroups: Equatable, Sendable {
   public let supportedStates: SupportedStates
   /// Whether every group that commands come through here is active: then the warm path asks no further.
   let isAllActive: Bool
+  /// Initiators may ask for another group (TPGS 11b); else it changes only by itself (01b).
+  public let isExplicit: Bool
 
-  /// - Parameter own: groups of this node's ports; nil: all are.
+  /// - Parameters:
+  ///   - own: groups of this node's ports; nil: all are.
+  ///   - isExplicit: SET TARGET PORT GROUPS is offered.
   public init(
-    _ groups: [Group], own: Set<UInt16>? = nil,
+    _ groups: [Group], own: Set<UInt16>? = nil, isExplicit: Bool = false,
     supportedStates: SupportedStates = [
       .activeOptimized, .activeNonOptimized, .standby, .unavailable, .transitioning,
     ]
   ) {
     self.groups = groups
     self.supportedStates = supportedStates
+    self.isExplicit = isExplicit
     isAllActive = groups.allSatisfy {
       $0.state == .activeOptimized || $0.state == .activeNonOptimized || own?.contains($0.id) == false
     }

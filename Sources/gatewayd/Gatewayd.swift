@@ -18,6 +18,7 @@ struct Gatewayd: ParsableCommand {
     version: "gatewayd \(GatewayVersion.current)",
     subcommands: [
       RunCommand.self, StatusCommand.self, DisksCommand.self, NICsCommand.self, SessionsCommand.self,
-      DoctorCommand.self, AttachCommand.self, DetachCommand.self, SettingsCommand.self, VersionCommand.self,
+      PairCommand.self, SwitchoverCommand.self, DoctorCommand.self, AttachCommand.self, DetachCommand.self,
+      SettingsCommand.self, VersionCommand.self,
     ])
 }

@@ -46,6 +46,14 @@ final class ScriptedControl: GatewayControl {
     return AdoptReport(path: path, lun: 3, naa: "6002")
   }
 
+  func pair() -> PairReport { .off("no shared disk") }
+
+  func operate(_ operation: PairOperation) throws(ControlError) -> PairReport {
+    guard operation != .force else { throw ControlError(.refused, "no pair") }
+    adopted.withLock { $0.append("\(operation)") }
+    return pair()
+  }
+
   func reload(_ settings: Settings) throws(ControlError) {}
 }
 
@@ -121,6 +129,26 @@ struct ControlSocketTests {
     }
   }
 
+  @Test("What an operator asks of the pair arrives as it was asked, and so does a refusal")
+  func operate() async throws {
+    let operations: [PairOperation] = [.switchover, .hold, .resume, .forget(node: "6a1b"), .force]
+    for operation in operations {
+      let text = try JSONEncoder().encode([operation])
+      #expect(try JSONDecoder().decode([PairOperation].self, from: text) == [operation])
+    }
+    try await blocking {
+      let fixture = try ControlFixture()
+      defer { fixture.end() }
+      let report: PairReport = try ControlClient.request(
+        .init(.operate, operation: .forget(node: "6a1b")), at: fixture.path)
+      #expect(!report.isRunning && report.text.contains("no shared disk"))
+      #expect(fixture.control.adopted.withLock { $0 } == ["forget(node: \"6a1b\")"])
+      #expect(throws: ControlError.self) {
+        let _: PairReport = try ControlClient.request(.init(.operate, operation: .force), at: fixture.path)
+      }
+    }
+  }
+
   @Test("Root and the daemon's own user may adopt; the mode is passed on")
   func adopt() async throws {
     try await blocking {
@@ -160,7 +188,9 @@ struct ControlSocketTests {
     "A request that is not understood is told so",
     arguments: [
       "", "{}", "[]", "status", #"{"version":1}"#, #"{"version":2,"command":"status"}"#,
-      #"{"version":1,"command":"format"}"#, #"{"version":1,"command":"adopt"}"#,
+      #"{"version":1,"command":"operate"}"#, #"{"version":1,"command":"operate","operation":"burn"}"#,
+      #"{"version":1,"command":"operate","operation":"forget"}"#, #"{"version":1,"command":"format"}"#,
+      #"{"version":1,"command":"adopt"}"#,
       #"{"version":1,"command":"adopt","path":"sdb","mode":"wipe"}"#,
       #"{"version":1,"command":"adopt","path":"/dev/sdb","mode":"burn"}"#,
       #"{"version":1,"command":"adopt","path":"/dev/sdb"}"#,

@@ -41,7 +41,7 @@ struct SettingsReaderTests {
       "discovery-auth": ["user": "d", "secret": "ddddddddddddd"],
       "iser": ["enabled": false],
       "timeouts": ["nop-interval": 0, "io-deadline": 25],
-      "pair": ["enabled": false, "addresses": ["192.0.2.10/24", "2001:db8::10/64%eth1"]],
+      "pair": ["enabled": false, "explicit-alua": true, "addresses": ["192.0.2.10/24", "2001:db8::10/64%eth1"]],
       "log": ["level": "debug"],
     ])
     #expect(settings.target.name == "iqn.2024-01.org.example:storage")
@@ -64,7 +64,7 @@ struct SettingsReaderTests {
     #expect(settings.discoveryAuthentication?.initiator.user == "d")
     #expect(!settings.iser.isEnabled && settings.target.pollNs == 50_000)
     #expect(settings.timeouts.nopIntervalSeconds == 0 && settings.timeouts.ioDeadlineSeconds == 25)
-    #expect(!settings.pair.isEnabled)
+    #expect(!settings.pair.isEnabled && settings.pair.hasExplicitALUA)
     #expect(settings.pair.addresses.map(\.description) == ["192.0.2.10/24", "2001:db8::10/64%eth1"])
     #expect(settings.logLevel == .debug)
   }

@@ -89,6 +89,7 @@ enum Answer: Equatable {
   case unmap([Extent])
   case reservationChange
   case wait
+  case switchover
 
   init(_ disposition: Disposition) {
     switch disposition {
@@ -100,6 +101,7 @@ enum Answer: Equatable {
     case .unmap(let extents, _): self = .unmap(extents)
     case .reservationChange: self = .reservationChange
     case .wait: self = .wait
+    case .switchover: self = .switchover
     }
   }
 

@@ -98,6 +98,32 @@ struct LogicalUnitAddressTests {
     #expect(bench.send([0, 0, 0, 0, 0, 0]).answer == .good)
   }
 
+  @Test("SET TARGET PORT GROUPS switches over only where a group in standby is wanted (SPC-5 §6.45)")
+  func setGroups() throws {
+    let cdb: [UInt8] = [0xA4, 0x0A, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0]
+    let single = try Bench()
+    #expect(single.send(cdb).answer == .sense(.illegalRequest, 0x2000))
+    let server = DeviceServer(
+      deviceName: "iqn.2026-01.example:gateway", registry: NexusRegistry(),
+      portGroups: TargetPortGroups(
+        [
+          .init(id: 1, relativeTargetPorts: [1]), .init(id: 2, state: .activeNonOptimized, relativeTargetPorts: [2]),
+          .init(id: 3, state: .standby, relativeTargetPorts: [3]),
+        ], own: [1, 2], isExplicit: true))
+    func set(_ list: [UInt8]) -> Answer {
+      Answer(
+        server.resume(
+          Request(cdb: CDB(cdb), lun: 0), nexus: single.a, map: LogicalUnitMap([single.unit]), parameters: list))
+    }
+    #expect(set([0, 0, 0, 0, 0x00, 0, 0, 2]) == .good, "active already")
+    #expect(set([0, 0, 0, 0, 0x01, 0, 0, 3]) == .switchover)
+    #expect(set([0, 0, 0, 0, 0x02, 0, 0, 3]) == .good, "is in standby")
+    #expect(set([0, 0, 0, 0, 0x02, 0, 0, 1]) == .invalidParameter, "is not put out of service")
+    #expect(set([0, 0, 0, 0, 0x00, 0, 0, 9]) == .invalidParameter, "no such group")
+    #expect(set([0, 0, 0, 0, 0x00, 0]) == .sense(.illegalRequest, 0x1A00))
+    #expect(set([]) == .good)
+  }
+
   @Test("The peer's groups in standby stop nothing here")
   func peerInStandby() throws {
     let groups = TargetPortGroups(
@@ -111,6 +137,9 @@ struct LogicalUnitAddressTests {
     let standby = try Bench(state: .standby)
     #expect(standby.send([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).answer == .sense(.notReady, 0x040B))
     #expect(standby.send(inquiry).data.count == 96)
+    #expect(standby.send([0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]).data.count == 8)
+    #expect(standby.send([0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0]).data.count == 32)
+    #expect(standby.send([0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0]).answer == .sense(.notReady, 0x040B))
     let unavailable = try Bench(state: .unavailable)
     #expect(unavailable.send(testUnitReady).answer == .sense(.notReady, 0x040C))
     let groups = unavailable.send([0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]).data

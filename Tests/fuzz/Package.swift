@@ -23,7 +23,9 @@ let package = Package(
     .target(name: "ISCSI", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
     .target(name: "HA", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
     // The part of Gateway that reads settings, without all that Gateway stands on.
-    .target(name: "GatewaySettings", swiftSettings: instrumented),
+    .target(name: "GatewaySettings", dependencies: ["Discovery"], swiftSettings: instrumented),
+    // What it needs of Discovery: addresses.
+    .target(name: "Discovery", swiftSettings: instrumented),
     // The parts of Storage that read labels and what disks say of their reservations, likewise.
     .target(name: "StorageLabel", dependencies: ["Wire", "SCSI"], swiftSettings: instrumented),
     .target(name: "Reactor", dependencies: ["CURing", "CSystem"], swiftSettings: instrumented),

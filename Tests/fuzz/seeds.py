@@ -178,7 +178,11 @@ if __name__ == "__main__":
     messages()
     streams()
     labels()
+<<<<<<< HEAD
+    heartbeats()
+=======
     reservations()
+>>>>>>> fence
     records()
     logins()
     texts()

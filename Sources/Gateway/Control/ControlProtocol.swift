@@ -2,7 +2,8 @@ import FoundationEssentials
 
 /// The control socket's language: one JSON object on one line each way, then the connection ends.
 ///
-/// Request: `{"version":1,"command":"status"}`, `{"version":1,"command":"adopt","path":"/dev/sdb","mode":"wipe"}`.
+/// Request: `{"version":1,"command":"status"}`, `{"version":1,"command":"adopt","path":"/dev/sdb","mode":"wipe"}`,
+/// `{"version":1,"command":"operate","operation":"switchover"}`.
 /// Reply: `{"version":1,"result":…}` or `{"version":1,"error":{"code":"refused","message":"…"}}`.
 public enum ControlProtocol {
   /// Grows when an old client would misread a new daemon, not when a field is added.
@@ -20,12 +21,14 @@ public enum ControlCommand: String, Codable, Sendable, CaseIterable {
   case nics
   case sessions
   case adopt
+  case pair
+  case operate
 
   /// Whether it changes anything, and so needs root or the daemon's own user.
   var changes: Bool {
     switch self {
-    case .status, .disks, .nics, .sessions: false
-    case .adopt: true
+    case .status, .disks, .nics, .sessions, .pair: false
+    case .adopt, .operate: true
     }
   }
 }
@@ -38,11 +41,16 @@ public struct ControlRequest: Codable, Sendable, Equatable {
   public var path: String?
   /// Of `adopt`.
   public var mode: AdoptMode?
+  /// Of `operate`.
+  public var operation: PairOperation?
 
-  public init(_ command: ControlCommand, path: String? = nil, mode: AdoptMode? = nil) {
+  public init(
+    _ command: ControlCommand, path: String? = nil, mode: AdoptMode? = nil, operation: PairOperation? = nil
+  ) {
     self.command = command
     self.path = path
     self.mode = mode
+    self.operation = operation
   }
 
   /// The request in one line, without its newline.

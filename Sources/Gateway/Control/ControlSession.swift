@@ -39,6 +39,10 @@ struct ControlSession: Sendable {
     guard mayChange else {
       throw ControlError(.notPermitted, "only root and the user that gatewayd runs as may change anything: use sudo")
     }
+    if request.command == .operate {
+      guard request.operation != nil else { throw ControlError(.badRequest, "'operate' needs an 'operation'") }
+      return
+    }
     guard let path = request.path, path.hasPrefix("/"), !path.utf8.contains(0), path.utf8.count < 4096,
       request.mode != nil
     else { throw ControlError(.badRequest, "'adopt' needs an absolute 'path' and a 'mode'") }
@@ -63,6 +67,14 @@ struct ControlSession: Sendable {
     case .disks: return ControlReply(result: control.disks()).line()
     case .nics: return ControlReply(result: control.nics()).line()
     case .sessions: return ControlReply(result: control.sessions()).line()
+    case .pair: return ControlReply(result: control.pair()).line()
+    case .operate:
+      guard let operation = request.operation else {
+        return ControlReply<NoResult>(error: ControlError(.badRequest, "'operate' needs an 'operation'")).line()
+      }
+      do { return ControlReply(result: try control.operate(operation)).line() } catch {
+        return ControlReply<NoResult>(error: error).line()
+      }
     case .adopt:
       guard let path = request.path, let mode = request.mode else {
         return ControlReply<NoResult>(error: ControlError(.badRequest, "'adopt' needs 'path' and 'mode'")).line()

@@ -10,6 +10,10 @@ public protocol GatewayControl: Sendable {
   /// Takes a held disk.
   /// - Parameter path: As the user gave it: an absolute path to a device node, or to a link to one.
   func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport
+  /// The pair, as this node sees it.
+  func pair() -> PairReport
+  /// What an operator asks of the pair; returns when it is done.
+  func operate(_ operation: PairOperation) throws(ControlError) -> PairReport
   /// Replaces the settings of the running gateway. They were checked. Keys of `Settings.keysNeedingRestart` are left as
   /// they were.
   /// - Throws: When they cannot take effect; then the old ones stay, all of them.

@@ -116,6 +116,9 @@ public enum SettingsReader {
     SettingsRow("enabled") { field, pair in
       if let flag = field.boolean() { pair.isEnabled = flag }
     },
+    SettingsRow("explicit-alua") { field, pair in
+      if let flag = field.boolean() { pair.hasExplicitALUA = flag }
+    },
     SettingsRow("addresses") { field, pair in
       let allowed = "a list of \(ServiceAddress.allowed)"
       guard let addresses = field.texts(allowed, ServiceAddress.init(parsing:)) else { return }

@@ -9,32 +9,32 @@ import Synchronization
 /// carried out one after another on a thread of their own, for they may take as long as a disk does.
 final class PairTarget: Sendable {
   private struct State {
-    /// In this epoch these disks have been read again.
-    var recovered: (epoch: Epoch, disks: Set<DiskID>) = (.none, [])
+    /// In this epoch these exports have been read again: a disk that goes and comes is another export.
+    var recovered: (epoch: Epoch, exports: Set<ObjectIdentifier>) = (.none, [])
+    /// The epoch of which the initiators were told.
+    var announced = Epoch.none
+    /// How often all was stopped, and each disk: what was begun before lets nothing go on after.
+    var stops = 0
+    var suspensions: [DiskID: Int] = [:]
     /// Why a disk cannot be served though it is ours.
     var problems: [DiskID: String] = [:]
   }
 
   private let context: ShardContext
   private let exports: @Sendable () -> [Export]
-  private let setPortGroups: @Sendable (@escaping (inout PortGroupState) -> Void) -> Void
-  private let setTakesLogins: @Sendable () -> Void
+  private let setActive: @Sendable (Bool) -> Void
   private let queue = WorkQueue(name: "pair target")
   private let state = Mutex(State())
 
   /// - Parameters:
   ///   - exports: those of shared disks, as they are now.
-  ///   - setPortGroups: changes what REPORT TARGET PORT GROUPS says.
-  ///   - setTakesLogins: it is known which ports are this node's.
+  ///   - setActive: whether this node's ports are active or in standby; from now on it is known which they are.
   init(
-    context: ShardContext, exports: @escaping @Sendable () -> [Export],
-    setPortGroups: @escaping @Sendable (@escaping (inout PortGroupState) -> Void) -> Void,
-    setTakesLogins: @escaping @Sendable () -> Void
+    context: ShardContext, exports: @escaping @Sendable () -> [Export], setActive: @escaping @Sendable (Bool) -> Void
   ) {
     self.context = context
     self.exports = exports
-    self.setPortGroups = setPortGroups
-    self.setTakesLogins = setTakesLogins
+    self.setActive = setActive
   }
 
   var problems: [DiskID: String] { state.withLock { $0.problems } }
@@ -49,27 +49,59 @@ final class PairTarget: Sendable {
     case .closeWithoutAnswer:
       suspendAll()
       for handle in context.handles { handle.post(.perform { $0.closeAll("another node has the disks") }) }
-    case .suspend(let disk): export(disk)?.unit.setSuspended(true)
+    case .suspend(let disk):
+      state.withLock { state in
+        state.suspensions[disk, default: 0] += 1
+        export(disk)?.unit.setSuspended(true)
+      }
     case .recover(let epoch, let disks):
       queue.run { [self] in
         recover(epoch, disks, afterTakeover)
         report(.recovered(epoch))
       }
-    case .serve(let epoch, let disks): queue.run { [self] in serve(epoch, disks, afterTakeover) }
+    case .serve(let epoch, let disks):
+      let permit = self.permit
+      queue.run { [self] in serve(epoch, disks, afterTakeover, permit) }
     case .admit(let epoch, let disk):
+      let permit = self.permit
       queue.run { [self] in
         recover(epoch, [disk], afterTakeover)
-        release([disk])
+        release([disk], permit)
       }
     case .drain(let deadline): queue.run { [self] in report(.drained(drain(until: deadline))) }
-    case .standby: queue.run { [self] in standBy() }
+    case .standby:
+      let permit = self.permit
+      queue.run { [self] in standBy(permit) }
     }
   }
 
   private func export(_ disk: DiskID) -> Export? { exports().first { $0.label?.disk == disk } }
 
+  /// What lets an order go on that waits in the queue: it was given after the last stop.
+  private struct Permit: Sendable {
+    var stops: Int
+    var suspensions: [DiskID: Int]
+  }
+
+  private var permit: Permit { state.withLock { Permit(stops: $0.stops, suspensions: $0.suspensions) } }
+
   private func suspendAll() {
-    for export in exports() { export.unit.setSuspended(true) }
+    state.withLock { state in
+      state.stops += 1
+      for export in exports() { export.unit.setSuspended(true) }
+    }
+  }
+
+  /// Lets the commands of these exports go on, but of those that were stopped meanwhile.
+  private func resume(_ exports: [Export], _ permit: Permit) {
+    state.withLock { state in
+      guard state.stops == permit.stops else { return }
+      for export in exports {
+        guard let disk = export.label?.disk, state.suspensions[disk] == permit.suspensions[disk] else { continue }
+        export.unit.setSuspended(false)
+      }
+    }
+    for handle in context.handles { handle.post(.perform { $0.retryHeld() }) }
   }
 
   /// Reads the disks again, side by side, but those that this epoch has read.
@@ -79,11 +111,11 @@ final class PairTarget: Sendable {
         state.recovered = (epoch, [])
         state.problems = [:]
       }
-      return state.recovered.disks
+      return state.recovered.exports
     }
     let missing = exports().filter { export in
       guard let disk = export.label?.disk else { return false }
-      return disks.contains(disk) && !known.contains(disk)
+      return disks.contains(disk) && !known.contains(ObjectIdentifier(export))
     }
     let group = WorkGroup(missing.count)
     for export in missing {
@@ -95,7 +127,7 @@ final class PairTarget: Sendable {
         state.withLock { state in
           guard state.recovered.epoch == epoch else { return }
           state.problems[disk] = problem
-          if problem == nil { state.recovered.disks.insert(disk) }
+          if problem == nil { state.recovered.exports.insert(ObjectIdentifier(export)) }
         }
       }
     }
@@ -103,36 +135,38 @@ final class PairTarget: Sendable {
     group.wait(milliseconds: 500)
   }
 
-  private func serve(_ epoch: Epoch, _ disks: [DiskID], _ afterTakeover: Bool) {
+  private func serve(_ epoch: Epoch, _ disks: [DiskID], _ afterTakeover: Bool, _ permit: Permit) {
     recover(epoch, disks, afterTakeover)
-    setPortGroups { $0.isActive = true }
-    setTakesLogins()
-    // Before anything is served, so that nobody misses it.
-    context.registry.raiseForAll(.asymmetricAccessStateChanged)
-    release(disks)
+    guard self.permit.stops == permit.stops else { return }
+    setActive(true)
+    let isNews = state.withLock { state in
+      defer { state.announced = epoch }
+      return state.announced != epoch
+    }
+    // Before anything is served, so that nobody misses it. After a mere doubt there is nothing to tell.
+    if isNews { context.registry.raiseForAll(.asymmetricAccessStateChanged) }
+    release(disks, permit)
   }
 
   /// Lets the commands of these disks' units go on, where the disk was read again.
-  private func release(_ disks: [DiskID]) {
-    let recovered = state.withLock { $0.recovered.disks }
-    for export in exports() {
-      guard let disk = export.label?.disk, disks.contains(disk), recovered.contains(disk) else { continue }
-      export.unit.setSuspended(false)
+  private func release(_ disks: [DiskID], _ permit: Permit) {
+    let recovered = state.withLock { $0.recovered.exports }
+    let ready = exports().filter { export in
+      guard let disk = export.label?.disk else { return false }
+      return disks.contains(disk) && recovered.contains(ObjectIdentifier(export))
     }
-    retryHeld()
+    resume(ready, permit)
   }
 
-  private func standBy() {
-    state.withLock { $0.recovered = (.none, []) }
-    setPortGroups { $0.isActive = false }
-    setTakesLogins()
+  private func standBy(_ permit: Permit) {
+    state.withLock { state in
+      state.recovered = (.none, [])
+      state.announced = .none
+    }
+    guard self.permit.stops == permit.stops else { return }
+    setActive(false)
     context.registry.raiseForAll(.asymmetricAccessStateChanged)
-    for export in exports() { export.unit.setSuspended(false) }
-    retryHeld()
-  }
-
-  private func retryHeld() {
-    for handle in context.handles { handle.post(.perform { $0.retryHeld() }) }
+    resume(exports(), permit)
   }
 
   /// Waits until no command is under way but those that wait.

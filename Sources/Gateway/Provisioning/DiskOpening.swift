@@ -21,6 +21,8 @@ struct DiskOpening {
     var reason: String
     var advice: String?
     var former: Former?
+    /// Only until the pair has done something.
+    var waitsForPair = false
 
     /// Something newer began with the disk: nobody is told of this.
     static let stale = Refusal(isHeld: false, reason: "it went or changed while it was opened")
@@ -34,12 +36,15 @@ struct DiskOpening {
     var lun: UInt16
     var nextLUN: UInt16
     var pairKey: [UInt8]
+    var nodes: [Label.Node]
   }
 
   let disk: Disk
   /// What discovery knows of a block device.
   let device: BlockDevice?
   var label: Label?
+  /// It can be fenced, so that another node may have it: this one writes to it only when the pair says so.
+  var isShared = false
 
   /// Opens the disk at `path` and reads its label.
   init(path: String, device: BlockDevice?, knownBytes: [UInt64] = []) throws(Refusal) {
@@ -102,7 +107,7 @@ struct DiskOpening {
   mutating func write(_ new: NewLabel) throws(Refusal) {
     let label = Label(
       cluster: new.cluster, disk: Identity.randomUUID(), lun: new.lun, nextLUN: new.nextLUN,
-      diskBytes: disk.byteCount, blockBytes: disk.facts.logical_block_bytes, pairKey: new.pairKey, nodes: [])
+      diskBytes: disk.byteCount, blockBytes: disk.facts.logical_block_bytes, pairKey: new.pairKey, nodes: new.nodes)
     let code = LabelStore.initialize(label, fd: disk.descriptor!)
     guard code == 0 else {
       throw Refusal(isHeld: false, reason: "its label could not be written: \(String(cString: strerror(-code)))")
@@ -141,7 +146,8 @@ struct DiskOpening {
     var record: [UInt8]?
     var place: (sequence: UInt64, slot: Int) = (0, 0)
     if let label {
-      let code = LabelStore.prepare(label, fd: disk.descriptor!)
+      // What a shared disk needs is done when it is this node's.
+      let code = isShared ? 0 : LabelStore.prepare(label, fd: disk.descriptor!)
       guard code == 0 else {
         // What initiators would see may have an old label in it, pair key and all.
         throw Refusal(
@@ -154,7 +160,8 @@ struct DiskOpening {
         number: label?.lun ?? lun, identity: Self.identity(id), traits: traits, blocks: bytes / blockBytes,
         registry: registry, reservations: record)
       return Export(
-        unit: unit, disk: disk, label: label, byteCount: bytes, sequence: place.sequence, slot: place.slot)
+        unit: unit, disk: disk, label: label, byteCount: bytes, sequence: place.sequence, slot: place.slot,
+        isShared: isShared)
     } catch {
       throw Refusal(isHeld: true, reason: "its reservation record cannot be read (\(error))")
     }

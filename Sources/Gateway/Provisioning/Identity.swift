@@ -1,5 +1,6 @@
 import CSystem
 import Glibc
+import HA
 import Storage
 import Wire
 
@@ -30,6 +31,40 @@ enum Identity {
       bytes.append(be: hash)
     }
     return UUID(random: bytes)
+  }
+
+  /// Who this node is in a pair: kept in the state directory, else the same at each start as long as machine-id and network
+  /// cards are. The cards count because machines that were copied have the same machine-id.
+  static func node(stateDirectory: String?) -> NodeIdentity {
+    let path = stateDirectory.map { "\($0)/node" }
+    let kept = path.flatMap(readLine(of:)).flatMap(UUID.init)
+    let node = kept ?? derivedUUID("gatewayd node of \(readLine(of: "/etc/machine-id") ?? "") \(hardwareAddresses())")
+    if kept == nil, let path, let file = fopen(path, "w") {
+      // Where it cannot be kept it is made again.
+      fputs("\(node)\n", file)
+      fclose(file)
+    }
+    var name = [CChar](repeating: 0, count: 65)
+    gethostname(&name, 64)
+    let bootID = randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    return NodeIdentity(
+      node: node, bootID: max(bootID, 1),
+      name: String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+  }
+
+  /// The addresses of the network cards that are hardware, sorted.
+  private static func hardwareAddresses() -> String {
+    guard let directory = opendir("/sys/class/net") else { return "" }
+    defer { closedir(directory) }
+    var found: [String] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      guard access("/sys/class/net/\(name)/device", F_OK) == 0,
+        let address = readLine(of: "/sys/class/net/\(name)/address")
+      else { continue }
+      found.append(address)
+    }
+    return found.sorted().joined(separator: " ")
   }
 
   static func readLine(of path: String) -> String? {

@@ -12,7 +12,9 @@ extension Provisioner {
   var knownBytes: [UInt64] { state.withLock { Array($0.knownBytes) } }
 
   func open(_ path: String, _ device: BlockDevice?) throws(DiskOpening.Refusal) -> DiskOpening {
-    try access.open(path, device, knownBytes)
+    var opening = try access.open(path, device, knownBytes)
+    judgeSharing(&opening)
+    return opening
   }
 
   // MARK: Entries
@@ -50,7 +52,9 @@ extension Provisioner {
       Entry(
         key: key, path: path, model: device?.model ?? "", serial: device?.serial ?? "",
         byteCount: device?.bytes ?? 0, device: device, verdict: refusal.isHeld ? .held : .refused,
-        reason: refusal.reason, advice: refusal.advice, serialNumber: serial, former: refusal.former))
+        reason: refusal.reason, advice: refusal.advice, serialNumber: serial, former: refusal.former,
+        waitsForPair: refusal.waitsForPair))
+    if refusal.waitsForPair { return waitForPair(key, refusal.reason) }
     if isKept { Log.notice("\(path) is \(refusal.isHeld ? "held" : "refused"): \(refusal.reason)") }
   }
 
@@ -104,15 +108,19 @@ extension Provisioner {
 
   /// Claims what a label says: its cluster must be ours, its number and identity nobody else's.
   func claim(_ label: Label, key: String, path: String) throws(DiskOpening.Refusal) {
-    let isOurs = state.withLock { state in
-      if state.cluster == nil {
+    let (isOurs, isRenamed) = state.withLock { state in
+      let isFree = state.isClusterProvisional && state.entries.values.allSatisfy { $0.export == nil }
+      let isRenamed = isFree && state.cluster != nil && state.cluster != label.cluster
+      if state.cluster == nil || isFree {
         state.cluster = label.cluster
         state.pairKey = label.pairKey
       }
-      guard state.cluster == label.cluster else { return false }
+      guard state.cluster == label.cluster else { return (false, false) }
+      state.isClusterProvisional = false
       if state.pairKey.isEmpty { state.pairKey = label.pairKey }
-      return true
+      return (true, isRenamed)
     }
+    if isRenamed { pairHooks.withLock { $0.renamed }?() }
     guard isOurs else {
       throw DiskOpening.Refusal(
         isHeld: true, reason: "it belongs to another gateway (cluster \(label.cluster))",
@@ -148,7 +156,11 @@ extension Provisioner {
     defer { release(key) }
     let new = state.withLock { state in
       if state.pairKey.isEmpty { state.pairKey = Identity.randomBytes(32) }
-      return DiskOpening.NewLabel(cluster: cluster, lun: lun, nextLUN: state.nextLUN, pairKey: state.pairKey)
+      state.isClusterProvisional = false
+      return DiskOpening.NewLabel(
+        cluster: cluster, lun: lun, nextLUN: state.nextLUN, pairKey: state.pairKey,
+        // Who shares a disk is in its label before it serves it.
+        nodes: opening.isShared ? [Label.Node(id: node.node, name: node.name)] : [])
     }
     try opening.write(new)
     Log.notice("\(opening.disk.path): blank, labelled as LUN \(lun)")

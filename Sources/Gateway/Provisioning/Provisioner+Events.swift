@@ -146,7 +146,7 @@ extension Provisioner {
         } else {
           // The disk is looked at again on the descriptor that is written to: it may have changed hands meanwhile.
           try opening.checkBlank(knownBytes: knownBytes)
-          try label(opening, key: device.name, serial: serial)
+          try labelBlank(opening, key: device.name, serial: serial)
         }
         publish(changed: true)
       } catch {

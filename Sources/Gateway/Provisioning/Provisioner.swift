@@ -1,4 +1,5 @@
 import Discovery
+import HA
 import Glibc
 import Reactor
 import SCSI
@@ -32,6 +33,8 @@ final class Provisioner: Sendable {
     var serialNumber: UInt64 = 0
     /// Where a label is that is not at the disk's end.
     var former: DiskOpening.Former?
+    /// It is held only until the pair has done something; asked again each second.
+    var waitsForPair = false
   }
 
   /// What a lane is about to use.
@@ -50,6 +53,12 @@ final class Provisioner: Sendable {
   struct State: Sendable {
     var entries: [String: Entry] = [:]
     var cluster: UUID?
+    /// The cluster was made from the machine's id and nothing carries it yet: the first label that is found decides.
+    var isClusterProvisional = false
+    /// What this node may do with shared disks.
+    var standing = PairStanding.undecided
+    /// A thread looks after the disks that wait for the pair.
+    var hasWaiting = false
     var pairKey: [UInt8] = []
     var nextLUN: UInt16 = 0
     /// LUN numbers of disks of this cluster that were seen since the start, present or not.
@@ -85,9 +94,13 @@ final class Provisioner: Sendable {
   let firstRound = ReadyFlag()
   private let adoptMap: @Sendable (ExportMap) -> Void
   private let announce: @Sendable (UnitAttention) -> Void
+  /// Who is told of the shared disks and of a new target name.
+  let pairHooks = Mutex(PairHooks())
   private let monitor = Mutex<DiskMonitor?>(nil)
   let loops = Mutex<LoopWatch?>(nil)
   let policy: DiscoveryPolicy
+  /// Who this node is in a pair.
+  let node: NodeIdentity
 
   init(
     options: RunOptions, registry: NexusRegistry, access: DiskAccess = .real,
@@ -100,6 +113,7 @@ final class Provisioner: Sendable {
     self.announce = announce
     policy = DiscoveryPolicy()
     state = Mutex(State(settings: options.settings.discovery))
+    node = Identity.node(stateDirectory: options.stateDirectory)
     try loadState()
   }
 
@@ -115,6 +129,7 @@ final class Provisioner: Sendable {
       if let cluster = state.cluster { return cluster }
       let cluster = Identity.machineCluster()
       state.cluster = cluster
+      state.isClusterProvisional = true
       return cluster
     }
   }
@@ -205,9 +220,11 @@ final class Provisioner: Sendable {
         generation: state.generation)
       return (state.map, state.context != nil)
     }
-    guard isRunning else { return }
-    adoptMap(map)
-    if changed { announce(.reportedLunsDataHasChanged) }
+    if isRunning {
+      adoptMap(map)
+      if changed { announce(.reportedLunsDataHasChanged) }
+    }
+    pairHooks.withLock { $0.sharedDisksChanged }?()
   }
 
   /// The LUN of a disk ends: what it still has in hand runs out, new commands find no such LUN.

@@ -74,6 +74,15 @@ public final class Export: Sendable {
     return code
   }
 
+  /// Another node, or this one on its behalf, has changed what the label says of the nodes. Not while the label moves.
+  func replace(_ label: Label) {
+    records.withLock { records in
+      guard records.use != .mover, records.label?.disk == label.disk, records.label?.diskBytes == label.diskBytes
+      else { return }
+      records.label = label
+    }
+  }
+
   /// Another node has had the disk: label and reservations are read again, and what a crash left undone is finished.
   /// Returns nil, or why the disk cannot be served.
   func reload(afterTakeover: Bool) -> String? {

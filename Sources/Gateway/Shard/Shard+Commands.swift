@@ -191,6 +191,7 @@ extension Shard {
       cold[index] = .parameters
       return collect(index, byteCount: byteCount, immediate)
     case .wait: return hold(index, immediate, parameters: nil)
+    case .switchover: return switchOver(index)
     default: break
     }
     if let immediate { pool.give(immediate) }
@@ -204,7 +205,7 @@ extension Shard {
       startSimple(index, MediumOperation(.writeZeroes, lba: 0, blocks: 0, mayUnmap: true))
     case .reservationChange(let change, let unit):
       changeReservation(index, change, unit)
-    case .medium, .dataOut, .wait: break
+    case .medium, .dataOut, .wait, .switchover: break
     }
   }
 

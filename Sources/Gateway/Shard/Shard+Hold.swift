@@ -81,6 +81,26 @@ extension Shard {
   /// Commands under way that do not wait here, and data lent out: what a handover has to wait for.
   var commandsUnderWay: Int { commands.count - held.count(where: isLive) }
 
+  /// Commands with a request in the disk's hands, those that nobody waits for any more included.
+  func requestsUnderWay(of export: Export) -> Int {
+    var count = 0
+    for index in 0..<commands.used where commands[index].pointee.diskCount > 0 {
+      if ports[Int(commands[index].pointee.port)]?.export === export { count += 1 }
+    }
+    return count
+  }
+
+  /// For how long the oldest request to a shared disk has been under way, in nanoseconds; 0: none is.
+  var oldestSharedRequest: UInt64 {
+    guard ports.contains(where: { $0?.export.isShared == true }) else { return 0 }
+    var oldest = now
+    for index in 0..<commands.used where commands[index].pointee.diskCount > 0 {
+      guard ports[Int(commands[index].pointee.port)]?.export.isShared == true else { continue }
+      oldest = min(oldest, commands[index].pointee.progressedAt)
+    }
+    return now - oldest
+  }
+
   /// Who has waited too long is told that the states of the ports are changing; initiators try that again by themselves.
   func runHoldTimers() {
     if !held.isEmpty {
@@ -97,6 +117,24 @@ extension Shard {
       if entry.since + Self.holdNs <= now { turnAway(entry.message) } else { waitingConnections.append(entry) }
     }
     if !held.isEmpty || !waitingConnections.isEmpty { scheduleTick(at: now + Self.holdTickNs) }
+  }
+
+  /// Has the pair switch over, because an initiator wants another port group, and answers when that is done.
+  func switchOver(_ index: Int) {
+    let generation = commands[index].pointee.generation
+    let home = handle
+    let answer: @Sendable (Bool) -> Void = { isDone in
+      home.post(
+        .perform { shard in
+          guard shard.commands[index].pointee.generation == generation, !shard.commands[index].pointee.isAborted else {
+            return
+          }
+          if isDone { return shard.finish(index, .good, transferred: 0, actual: 0) }
+          shard.fail(index, .setTargetPortGroupsCommandFailed)
+        })
+    }
+    guard let ask = context.switchover.withLock({ $0 }) else { return answer(false) }
+    ask(answer)
   }
 
   // MARK: Connections
@@ -132,6 +170,21 @@ extension Shard {
     case .verbsConnection(let request, let peer, _, _):
       refuse(request, peer, "it is not known yet which node of the pair this is")
     case .adopt, .configure, .perform: break
+    }
+  }
+
+  // MARK: The engine's pulse
+
+  /// How long the pair's engine may be silent.
+  private static let pulseNs: UInt64 = 250_000_000
+
+  /// Nothing is answered while the engine has not had its say: after a time in which this process stood still it is the first
+  /// to know that another node may have the disks, and has the units suspended.
+  func awaitPulse() {
+    while true {
+      let pulse = context.pulse.load(ordering: .acquiring)
+      guard pulse != 0, BootClock.now > pulse + Self.pulseNs else { return }
+      usleep(500)
     }
   }
 

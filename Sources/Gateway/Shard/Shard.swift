@@ -113,6 +113,7 @@ final class Shard {
       } else {
         system_pause()
       }
+      if context.pulse.load(ordering: .acquiring) != 0 { awaitPulse() }
       now = system_monotonic_ns()
       if verbs.pollsUntil != 0 { pollVerbs() }
       var taken = ring.takeCompletions(into: batch, limit: 512)

@@ -1,5 +1,6 @@
 import Datamover
 import Discovery
+import Glibc
 import HA
 import ISCSI
 import Reactor
@@ -63,6 +64,8 @@ struct PortGroupState: Equatable, Sendable {
   /// This node has a peer, with ports of its own.
   var isPaired = false
   var isActive = true
+  /// Initiators may have the pair switch over.
+  var isExplicit = false
 
   /// The groups. With RDMA on a node its port is preferred; without it TCP's is as good as any. The passive node's are in
   /// standby.
@@ -71,7 +74,7 @@ struct PortGroupState: Equatable, Sendable {
     guard isPaired else { return TargetPortGroups(own) }
     let others = Self.groups(slot.other, hasRDMA: peerHasRDMA, isActive: !isActive)
     return TargetPortGroups(
-      slot == .first ? own + others : others + own, own: Set(own.map(\.id)))
+      slot == .first ? own + others : others + own, own: Set(own.map(\.id)), isExplicit: isExplicit)
   }
 
   private static func groups(_ slot: NodeSlot, hasRDMA: Bool, isActive: Bool) -> [TargetPortGroups.Group] {
@@ -108,6 +111,12 @@ final class ShardContext: Sendable {
   /// A disk has refused a request because another node has it.
   let conflict = Mutex<(@Sendable (Export) -> Void)?>(nil)
 
+  /// When the pair's engine last had its say (`BootClock`); 0: there is no pair.
+  let pulse = Atomic<UInt64>(0)
+
+  /// Has the pair switch over, and says whether that came to be.
+  let switchover = Mutex<(@Sendable (@escaping @Sendable (Bool) -> Void) -> Void)?>(nil)
+
   private let running: Atomic<Int>
 
   /// Shards whose loop has not ended.
@@ -119,6 +128,15 @@ final class ShardContext: Sendable {
     running = Atomic(shards)
     self.registry = registry
     self.arenaBytes = arenaBytes
+  }
+
+  /// Requests for this export's disk that the kernel has, over all shards: a number that may be too high, never too low, for
+  /// a caller that has suspended the unit. Waits for every shard's turn, half a second at most.
+  func requestsUnderWay(of export: Export) -> Int {
+    let sum = ThreadSum(handles.count)
+    for handle in handles { handle.post(.perform { sum.add($0.requestsUnderWay(of: export)) }) }
+    for _ in 0..<2500 where !sum.isComplete { usleep(200) }
+    return sum.isComplete ? sum.total : .max
   }
 
   /// Runs `body` on every shard, then `done` on shard `origin`. `body` calls what it is given when it has finished.

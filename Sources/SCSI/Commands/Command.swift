@@ -61,6 +61,9 @@ extension DeviceServer {
     case .persistentReserveIn: return persistentReserveIn(command)
     case .persistentReserveOut: return startPersistentReserveOut(cdb)
     case .reportTargetPortGroups: return reportTargetPortGroups(cdb)
+    case .setTargetPortGroups:
+      return portGroups.isExplicit
+        ? collect(cdb.be32(6), lengthAt: 6) : .checkCondition(.invalidCommandOperationCode)
     case .reportSupportedOperationCodes: return reportSupportedOperationCodes(command)
     case .reportSupportedTaskManagementFunctions: return reportSupportedTaskManagementFunctions(cdb)
     }

@@ -9,7 +9,8 @@ enum CommandHandler: UInt8, Sendable {
   case modeSense6, modeSense10, modeSelect6, modeSelect10
   case startStopUnit, preventAllow, sendDiagnostic, receiveDiagnostic
   case reserve, release, persistentReserveIn, persistentReserveOut
-  case reportTargetPortGroups, reportSupportedOperationCodes, reportSupportedTaskManagementFunctions
+  case reportTargetPortGroups, setTargetPortGroups, reportSupportedOperationCodes,
+    reportSupportedTaskManagementFunctions
 }
 
 /// Where LBA and length are in a CDB that moves blocks.

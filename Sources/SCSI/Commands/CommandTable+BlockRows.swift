@@ -50,12 +50,14 @@ extension CommandTable {
     CommandRow("SYNCHRONIZE CACHE(10)", ten(0x35, 0x02), .synchronizeCache, fields: .ten, persistent: .writing, reads),
     CommandRow(
       "SYNCHRONIZE CACHE(16)", sixteen(0x91, 0x02), .synchronizeCache, fields: .sixteen, persistent: .writing, reads),
+    // In standby as well: a host that cannot read a path's capacity takes it for 0, and does not ask again when the path
+    // becomes active.
     CommandRow(
       "READ CAPACITY(10)", [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], .readCapacity10, legacy: .allowed, persistent: .always,
-      reads),
+      [reads, .anyAccessState]),
     CommandRow(
       "READ CAPACITY(16)", [0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .readCapacity16,
-      serviceAction: 0x10, legacy: .allowed, persistent: .always, reads),
+      serviceAction: 0x10, legacy: .allowed, persistent: .always, [reads, .anyAccessState]),
     CommandRow(
       "READ DEFECT DATA(10)", [0x37, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0], .readDefectData10, persistent: .reading,
       reads),

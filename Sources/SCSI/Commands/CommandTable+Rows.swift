@@ -76,6 +76,9 @@ extension CommandTable {
       "REPORT TARGET PORT GROUPS", [0xA3, 0xEA, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .reportTargetPortGroups,
       serviceAction: 0x0A, legacy: .allowed, persistent: .always, [.anyAccessState]),
     CommandRow(
+      "SET TARGET PORT GROUPS", [0xA4, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .setTargetPortGroups,
+      serviceAction: 0x0A, persistent: .writing, [.anyAccessState]),
+    CommandRow(
       "REPORT SUPPORTED OPERATION CODES", [0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
       .reportSupportedOperationCodes, serviceAction: 0x0C, persistent: .always, [.anyAccessState]),
     CommandRow(

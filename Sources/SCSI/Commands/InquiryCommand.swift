@@ -40,7 +40,7 @@ extension DeviceServer {
       0x06,  // VERSION: SPC-4
       0x12,  // HISUP, RESPONSE DATA FORMAT 2
       0,
-      0x10,  // TPGS: implicit
+      portGroups.isExplicit ? 0x30 : 0x10,  // TPGS: implicit, and explicit
       portGroups.relativeTargetPorts.count > 1 ? 0x10 : 0x00,  // MULTIP
       0x02,  // CMDQUE
     ]

@@ -20,6 +20,25 @@ extension DeviceServer {
     return .dataIn(data + groups, allocationLength: cdb.be32(6))
   }
 
+  /// SET TARGET PORT GROUPS (SPC-5 §6.45): to make a group active that is in standby is to switch over. Between groups that
+  /// are active there is nothing to choose, and none is put out of service.
+  func setTargetPortGroups(_ list: [UInt8]) -> Disposition {
+    var isWanted = false
+    for start in stride(from: 4, to: list.count, by: 4) {
+      guard start + 4 <= list.count else { return .checkCondition(.parameterListLengthError) }
+      let id = UInt16(list[start + 2]) << 8 | UInt16(list[start + 3])
+      guard let group = portGroups.groups.first(where: { $0.id == id }) else {
+        return .checkCondition(.invalidFieldInParameterList(byte: start + 2))
+      }
+      switch AsymmetricAccessState(rawValue: list[start] & 0x0F) {
+      case .activeOptimized, .activeNonOptimized: if group.state == .standby { isWanted = true }
+      case .standby where group.state == .standby: break
+      default: return .checkCondition(.invalidFieldInParameterList(byte: start))
+      }
+    }
+    return isWanted ? .switchover : .status(.good)
+  }
+
   /// IMPLICIT TRANSITION TIME: how long an initiator should wait for a transition to end.
   static let implicitTransitionSecondsMax: UInt8 = 60
 
@@ -28,7 +47,7 @@ extension DeviceServer {
     let cdb = command.cdb
     let withTimeouts = cdb[2] & 0x80 != 0
     let length = cdb.be32(6)
-    let supported = table.rows(opcode: cdb[3]).filter { $0.isSupported(by: command.unit) }
+    let supported = table.rows(opcode: cdb[3]).filter { isSupported($0, by: command.unit) }
     let action = cdb.be16(4)
     let byAction = supported.first { $0.serviceAction.map(UInt16.init) == action }
     switch cdb[2] & 0x07 {
@@ -54,7 +73,7 @@ extension DeviceServer {
   /// SPC-5 §6.34.2.
   private func allCommands(_ unit: LogicalUnit, _ withTimeouts: Bool) -> [UInt8] {
     var data: [UInt8] = [0, 0, 0, 0]
-    for row in table.rows where row.isSupported(by: unit) {
+    for row in table.rows where isSupported(row, by: unit) {
       data += [row.opcode, 0, 0, row.serviceAction ?? 0, 0]
       data.append((withTimeouts ? 0x02 : 0) | (row.serviceAction != nil ? 0x01 : 0))  // CTDP, SERVACTV
       data += [0, row.length]
@@ -86,8 +105,9 @@ extension DeviceServer {
   }
 }
 
-extension CommandRow {
-  func isSupported(by unit: LogicalUnit) -> Bool {
-    !flags.contains(.thinOnly) || unit.traits.isThin
+extension DeviceServer {
+  private func isSupported(_ row: CommandRow, by unit: LogicalUnit) -> Bool {
+    if case .setTargetPortGroups = row.handler { return portGroups.isExplicit }
+    return !row.flags.contains(.thinOnly) || unit.traits.isThin
   }
 }

@@ -22,7 +22,7 @@ KERNEL_PLACE = 0x1000000
 class Machine:
     """Boots at once; `ready()` waits for it. Everything about it lies in the lab's directory of this run."""
 
-    def __init__(self, lab, name, number, networks, megabytes=384, udev=False, counted=False):
+    def __init__(self, lab, name, number, networks, megabytes=512, udev=False, counted=False):
         """`counted`: its clock counts instructions, so that what it measures repeats, whatever else is going on."""
         self.lab, self.name, self.number, self.networks = lab, name, number, networks
         self.address = networks[0].address(self)

@@ -57,11 +57,11 @@ class Shelf:
         self.machine.run(f"ip route {'add' if is_out else 'delete'} blackhole {machine.address}/32")
 
     def registrations(self, name):
-        """What LIO itself knows: the registered keys, and the line that tells the reservation."""
+        """What LIO itself knows: the registered keys, and the line that tells the reservation's type."""
         pr = f"{CONFIG}/core/iblock_0/{name}/pr"
         keys = self.machine.run(f"cat {pr}/res_pr_registered_i_pts").splitlines()
         found = [int(words[words.index("Key:") + 1], 16) for words in map(str.split, keys) if "Key:" in words]
-        return sorted(found), self.machine.run(f"cat {pr}/res_pr_type {pr}/res_pr_holder")
+        return sorted(found), self.machine.run(f"cat {pr}/res_pr_type")
 
 
 class Nexus:

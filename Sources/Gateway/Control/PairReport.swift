@@ -1,0 +1,140 @@
+/// What an operator can ask of the pair. In JSON `"switchover"`, `"hold"`, `"resume"`, `"force"` or `"forget UUID"`.
+public enum PairOperation: Codable, Sendable, Equatable {
+  /// The other node takes over now, in good order.
+  case switchover
+  /// No takeovers by themselves, until `resume`.
+  case hold
+  case resume
+  /// A node is gone for good: it is taken out of the labels, so that another may take its place.
+  case forget(node: String)
+  /// This node takes over with the arbiters that it can reach, though they are no majority.
+  case force
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    let words = try container.decode(String.self).split(separator: " ")
+    switch (words.first, words.count) {
+    case ("switchover", 1): self = .switchover
+    case ("hold", 1): self = .hold
+    case ("resume", 1): self = .resume
+    case ("force", 1): self = .force
+    case ("forget", 2): self = .forget(node: String(words[1]))
+    default: throw DecodingError.dataCorruptedError(in: container, debugDescription: "no operation of the pair")
+    }
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch self {
+    case .switchover: try container.encode("switchover")
+    case .hold: try container.encode("hold")
+    case .resume: try container.encode("resume")
+    case .force: try container.encode("force")
+    case .forget(let node): try container.encode("forget \(node)")
+    }
+  }
+}
+
+/// The pair, as one node sees it.
+public struct PairReport: Codable, Sendable, Equatable {
+  public struct Peer: Codable, Sendable, Equatable {
+    public var node: String
+    public var name: String
+    public var role: String
+    public var epoch: UInt32
+    public var heardMillisecondsAgo: UInt64
+    /// Links over which it hears us as well.
+    public var linksBothWays: Int
+  }
+
+  public struct Disk: Codable, Sendable, Equatable {
+    public var disk: String
+    public var lun: UInt16
+    public var path: String
+    /// idle, pending, secured, foreign or refused.
+    public var state: String
+    public var isArbiter: Bool
+    /// Why it is not served though it is this node's; empty: nothing is wrong.
+    public var problem: String
+  }
+
+  public struct Change: Codable, Sendable, Equatable {
+    public var from: String
+    public var to: String
+    public var epoch: UInt32
+    public var reason: String
+    public var secondsAgo: Double
+    /// How long the role before it lasted; nil: since the start, or not known any more.
+    public var milliseconds: Double?
+  }
+
+  /// False: the settings turn it off, or there is no disk that two nodes could share; then the rest says nothing.
+  public var isRunning: Bool
+  /// Why it is not.
+  public var reason: String
+  public var role: String
+  public var epoch: UInt32
+  public var node: String
+  public var name: String
+  public var peer: Peer?
+  /// Why there are no takeovers by themselves; empty: there are.
+  public var hold: String
+  public var links: LinksReport?
+  public var droppedMessages: UInt64
+  public var disks: [Disk]
+  public var addresses: [String]
+  /// The newest last.
+  public var changes: [Change]
+
+  static func off(_ reason: String) -> PairReport {
+    PairReport(
+      isRunning: false, reason: reason, role: "", epoch: 0, node: "", name: "", hold: "", droppedMessages: 0,
+      disks: [], addresses: [], changes: [])
+  }
+
+  public var text: String {
+    guard isRunning else { return "No pair: \(reason).\n" }
+    var facts = TextTable([])
+    facts.add(["This node", "\(Printable.text(name)): \(role), epoch \(epoch)"])
+    facts.add(["", node])
+    if let peer {
+      let age = peer.heardMillisecondsAgo < 1000 ? "now" : "\(peer.heardMillisecondsAgo / 1000) s ago"
+      facts.add(["Its peer", "\(Printable.text(peer.name)): \(peer.role), epoch \(peer.epoch), heard \(age)"])
+      facts.add(["", "\(peer.node), \(peer.linksBothWays) link(s) both ways"])
+    } else {
+      facts.add(["Its peer", "none: one is added by itself as soon as it sees the same disks"])
+    }
+    if !hold.isEmpty { facts.add(["Takeovers", "held: \(hold); 'gatewayd pair resume' ends it"]) }
+    if !addresses.isEmpty { facts.add(["Addresses", addresses.joined(separator: ", ")]) }
+    var text = String(facts.text.drop { $0 == "\n" }) + "\n"
+    var table = TextTable(["LUN", "PATH", "STATE", "ARBITER", "DISK", "PROBLEM"], numbers: [0])
+    for disk in disks {
+      table.add([
+        "\(disk.lun)", disk.path, disk.state, disk.isArbiter ? "yes" : "-", disk.disk,
+        disk.problem.isEmpty ? "-" : disk.problem,
+      ])
+    }
+    text += table.text
+    if let links {
+      var table = TextTable(["LINK", "STATE", "LOCAL", "PEER", "LOST", "JITTER"], numbers: [4])
+      for link in links.links {
+        table.add([
+          link.name, link.condition, link.localAddress, link.peerAddress ?? "-", "\(link.lost)",
+          "\(link.jitterNs / 1000) us",
+        ])
+      }
+      text += "\n" + table.text
+      for problem in links.problems { text += "\nProblem: \(Printable.text(problem))" }
+      if !links.problems.isEmpty { text += "\n" }
+    }
+    guard !changes.isEmpty else { return text }
+    var history = TextTable(["AGO", "FROM", "TO", "EPOCH", "AFTER", "REASON"], numbers: [0, 3, 4])
+    for change in changes.suffix(10) {
+      history.add([
+        "\(Int(change.secondsAgo)) s", change.from, change.to, "\(change.epoch)",
+        change.milliseconds.map { "\(Int($0)) ms" } ?? "-", Printable.text(change.reason),
+      ])
+    }
+    return text + "\n" + history.text
+  }
+}

@@ -1,0 +1,139 @@
+import CSystem
+import Glibc
+import HA
+import Reactor
+import Synchronization
+import Wire
+
+/// Runs the pair's engine: gives it what happens and the time, and has its actions carried out by the links, the disks, the
+/// target and the service addresses. It decides nothing itself, and its thread waits for none of them.
+final class PairCoordinator: Sendable {
+  /// Who carries out what the engine wants. None of these may block.
+  struct Parts: Sendable {
+    var send: @Sendable (Heartbeat) -> Void
+    var disk: @Sendable (DiskID, UInt64, DiskOrder, Instant) -> Void
+    /// The second parameter: the peer was active until now.
+    var target: @Sendable (TargetOrder, Bool) -> Void
+    var addresses: @Sendable (AddressOrder) -> Void
+    /// After each step, when what follows from it is in force or on its way.
+    var stepped: @Sendable (Instant) -> Void
+    /// Whenever the engine's status is another one, before what follows from it is done.
+    var changed: @Sendable (PairStatus) -> Void
+  }
+
+  private struct State {
+    var engine: Engine
+    var events: [Event] = []
+    var status: PairStatus
+    /// The peer was active when this node began to take over, or handed over to it.
+    var followsPeer = false
+    var transitions: [Transition] = []
+    var isStopped = false
+  }
+
+  /// How many transitions are remembered.
+  static let transitionsMax = 32
+
+  private let state: Mutex<State>
+  private let wakeUp = system_eventfd()
+  private let ended = ThreadGate()
+  private let parts: Parts
+  /// Answers of disks that are overdue, and when to look again.
+  private let expire: @Sendable (Instant) -> Instant?
+
+  init(engine: Engine, parts: Parts, expire: @escaping @Sendable (Instant) -> Instant?) {
+    state = Mutex(State(engine: engine, status: engine.status(at: BootClock.now)))
+    self.parts = parts
+    self.expire = expire
+  }
+
+  deinit { close(wakeUp) }
+
+  var status: PairStatus { state.withLock { $0.engine.status(at: BootClock.now) } }
+  var transitions: [Transition] { state.withLock { $0.transitions } }
+
+  /// Tells the engine something, soon.
+  func post(_ event: Event) {
+    state.withLock { $0.events.append(event) }
+    var one: UInt64 = 1
+    _ = write(wakeUp, &one, 8)
+  }
+
+  func start() {
+    startThread(name: "pair") { [self] in
+      run()
+      ended.open()
+    }
+  }
+
+  /// The engine has had its last say when this returns, but for a thread that hangs: that is waited for a second.
+  func stop() {
+    state.withLock { $0.isStopped = true }
+    post(.tick)
+    _ = ended.wait(until: Deadline(seconds: 1))
+  }
+
+  private func run() {
+    while true {
+      let now = BootClock.now
+      let overdue = expire(now)
+      let (deadline, hasEvents, isStopped) = state.withLock { state in
+        (state.engine.deadline, !state.events.isEmpty, state.isStopped)
+      }
+      if isStopped { return }
+      let next = min(deadline ?? .max, overdue ?? .max)
+      if !hasEvents, next > now { sleep(until: next, now) }
+      step()
+    }
+  }
+
+  private func sleep(until next: Instant, _ now: Instant) {
+    // Rounded up, for waking too early would only mean waking twice.
+    let milliseconds = next == .max ? -1 : Int32(clamping: (next - now + 999_999) / 1_000_000)
+    var descriptor = pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)
+    _ = poll(&descriptor, 1, milliseconds)
+    var count: UInt64 = 0
+    if descriptor.revents != 0 { _ = read(wakeUp, &count, 8) }
+  }
+
+  /// Gives the engine what has happened, and has its wishes carried out in their order.
+  private func step() {
+    let now = BootClock.now
+    let (actions, followsPeer, changed) = state.withLock { state in
+      var events = state.events
+      state.events = []
+      if let deadline = state.engine.deadline, deadline <= now { events.append(.tick) }
+      var actions: [Action] = []
+      for event in events { actions += state.engine.step(event, at: now) }
+      let status = state.engine.status(at: now)
+      let hasChanged = status != state.status
+      state.status = status
+      for case .note(let transition) in actions {
+        // Initiators of a node that was active until now have not lost power: their reservations stay.
+        if transition.to == .fencing { state.followsPeer = [.passive, .suspecting].contains(transition.from) }
+        state.transitions.append(transition)
+        if state.transitions.count > Self.transitionsMax { state.transitions.removeFirst() }
+      }
+      return (actions, state.followsPeer, hasChanged ? status : nil)
+    }
+    if let changed { parts.changed(changed) }
+    for action in actions { perform(action, followsPeer, now) }
+    parts.stepped(now)
+  }
+
+  private func perform(_ action: Action, _ followsPeer: Bool, _ now: Instant) {
+    switch action {
+    case .send(let beat): parts.send(beat)
+    case .disk(let disk, let number, let order): parts.disk(disk, number, order, now)
+    case .target(let order): parts.target(order, followsPeer)
+    case .addresses(let order): parts.addresses(order)
+    case .note(let transition): log(transition)
+    }
+  }
+
+  private func log(_ transition: Transition) {
+    let change =
+      transition.from == transition.to ? "\(transition.to)" : "\(transition.from) -> \(transition.to)"
+    Log.notice("pair: \(change), epoch \(transition.epoch): \(transition.reason)")
+  }
+}

@@ -1,0 +1,214 @@
+import CSystem
+import Discovery
+import Glibc
+import HA
+import Reactor
+import SCSI
+import Storage
+import Synchronization
+import Wire
+
+/// The pair as a whole: the engine with everything that carries out what it decides. It is there from the first shared disk
+/// on; a gateway that never has one runs nothing of it.
+final class PairService: Sendable {
+  /// What the service needs of the gateway.
+  struct Gateway: Sendable {
+    var setPortGroups: @Sendable (@escaping (inout PortGroupState) -> Void) -> Void
+    /// It is known which ports are this node's.
+    var setTakesLogins: @Sendable () -> Void
+    var hasRDMA: @Sendable () -> Bool
+  }
+
+  let links: PairLinks
+  private let coordinator: PairCoordinator
+  private let target: PairTarget
+  private let addresses: ServiceAddresses
+  private let provisioner: Provisioner
+  private let context: ShardContext
+  private let gateway: Gateway
+  private let health: PairHealth
+  private let isStopped = Atomic<Bool>(false)
+
+  /// What was made earlier and what was made later know each other only through this.
+  private final class Hub: Sendable {
+    private let places = Mutex<(coordinator: PairCoordinator?, changed: (@Sendable (PairStatus) -> Void)?)>((nil, nil))
+
+    func set(_ coordinator: PairCoordinator, changed: @escaping @Sendable (PairStatus) -> Void) {
+      places.withLock { $0 = (coordinator, changed) }
+    }
+
+    func post(_ event: Event) { places.withLock { $0.coordinator }?.post(event) }
+    func changed(_ status: PairStatus) { places.withLock { $0.changed }?(status) }
+  }
+
+  init(provisioner: Provisioner, context: ShardContext, addresses: [ServiceAddress], gateway: Gateway) {
+    self.provisioner = provisioner
+    self.context = context
+    self.gateway = gateway
+    let hub = Hub()
+    let exports: @Sendable () -> [Export] = { [weak provisioner] in provisioner?.sharedExports ?? [] }
+    let target = PairTarget(context: context, exports: exports) { [weak provisioner] isActive in
+      gateway.setPortGroups { state in
+        state.isActive = isActive
+        provisioner?.tellSlot(&state)
+      }
+      gateway.setTakesLogins()
+    }
+    let orders = PairDiskOrders(exports: exports) { context.requestsUnderWay(of: $0) > 0 }
+    let disks = PairDisks(perform: { orders.perform($0, $1) }) { disk, number, answer in
+      hub.post(.answer(disk, order: number, answer))
+    }
+    let links = PairLinks(identity: provisioner.node) { beat, link in
+      hub.post(.received(beat, link: link))
+    } linksChanged: { up in
+      hub.post(.links(up))
+    }
+    let service = ServiceAddresses(addresses)
+    self.target = target
+    self.links = links
+    self.addresses = service
+    health = PairHealth(context) { hub.post($0) }
+    let seed = Identity.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    coordinator = PairCoordinator(
+      engine: Engine(identity: provisioner.node, seed: seed),
+      parts: PairCoordinator.Parts(
+        send: { beat in
+          var beat = beat
+          if gateway.hasRDMA() { beat.flags.insert(.hasRDMA) }
+          links.send(beat)
+        }, disk: { disks.run($0, order: $1, $2, at: $3) },
+        target: { order, followsPeer in target.perform(order, afterTakeover: followsPeer) { hub.post($0) } },
+        addresses: { order in
+          switch order {
+          case .take: service.take()
+          case .drop: service.drop()
+          }
+        }, stepped: { context.pulse.store($0, ordering: .releasing) }, changed: { hub.changed($0) })
+    ) { disks.expire(at: $0) }
+    hub.set(coordinator) { [weak self] in self?.statusChanged($0) }
+    context.conflict.withLock { conflict in
+      conflict = { export in
+        if let disk = export.label?.disk { hub.post(.conflict(disk)) }
+      }
+    }
+  }
+
+  // MARK: Life
+
+  func start() {
+    // Left over from a crash: they are the peer's until this node has the disks.
+    addresses.dropLeftovers()
+    disksChanged()
+    links.start()
+    health.start()
+    coordinator.start()
+  }
+
+  /// Hands the disks over, if there is somebody to take them; returns when that is said, or after `seconds`.
+  func stop(within seconds: Double) {
+    guard !isStopped.exchange(true, ordering: .acquiringAndReleasing) else { return }
+    let deadline = BootClock.now + UInt64(seconds * 1e9)
+    coordinator.post(.shutdown)
+    let busy: [Role] = [.fencing, .recovering, .active, .draining]
+    while busy.contains(coordinator.status.role), BootClock.now < deadline { usleep(2000) }
+    // The last beats say that the disks are free.
+    usleep(120_000)
+    addresses.drop()
+    health.stop()
+    coordinator.stop()
+    context.pulse.store(0, ordering: .releasing)
+    links.stop()
+  }
+
+  /// The shared disks are others, or their labels say something else.
+  func disksChanged() {
+    links.set(cluster: provisioner.cluster, key: provisioner.pairKey)
+    coordinator.post(.disks(provisioner.sharedDisks))
+  }
+
+  func set(_ list: [ServiceAddress]) { addresses.set(list) }
+  var node: NodeIdentity { provisioner.node }
+  var addressReport: [ServiceAddressReport] { addresses.report }
+  func operate(_ command: OperatorCommand) { coordinator.post(.operate(command)) }
+  var status: PairStatus { coordinator.status }
+  var transitions: [Transition] { coordinator.transitions }
+  var problems: [DiskID: String] { target.problems }
+
+  // MARK: What follows
+
+  private func statusChanged(_ status: PairStatus) {
+    let peerHasRDMA = status.peer?.flags.contains(.hasRDMA) ?? false
+    gateway.setPortGroups { [provisioner] state in
+      state.peerHasRDMA = peerHasRDMA
+      provisioner.tellSlot(&state)
+    }
+    switch status.role {
+    case .active: provisioner.set(.active(status.epoch, provisioner.slot ?? .first))
+    case .passive: provisioner.set(.passive)
+    case .observing, .suspecting, .fencing, .recovering, .draining, .fenced: provisioner.set(.undecided)
+    }
+  }
+}
+
+/// How the target is doing, told to the engine at each beat: by messages that go through every thread's loop, so that one
+/// that hangs is seen.
+final class PairHealth: Sendable {
+  static let periodMicroseconds: UInt32 = 50_000
+
+  private let context: ShardContext
+  private let report: @Sendable (Event) -> Void
+  private let isStopped = Atomic<Bool>(false)
+  /// Per shard: when it last answered, and the age of its oldest command then.
+  private let answers: Mutex<[(at: Instant, age: UInt64)]>
+
+  init(_ context: ShardContext, report: @escaping @Sendable (Event) -> Void) {
+    self.context = context
+    self.report = report
+    answers = Mutex(Array(repeating: (BootClock.now, 0), count: context.handles.count))
+  }
+
+  func start() {
+    startThread(name: "pair health") { [self] in
+      var round = 0
+      var isReachable = true
+      while !isStopped.load(ordering: .relaxed) {
+        ask()
+        if round % 20 == 0 { isReachable = Self.isReachable }
+        round += 1
+        report(.health(oldestIO: oldestIO, reachable: isReachable))
+        usleep(Self.periodMicroseconds)
+      }
+    }
+  }
+
+  func stop() { isStopped.store(true, ordering: .relaxed) }
+
+  private func ask() {
+    for handle in context.handles {
+      handle.post(
+        .perform { [weak self] shard in
+          let age = shard.oldestSharedRequest
+          self?.answers.withLock { $0[shard.handle.index] = (BootClock.now, age) }
+        })
+    }
+  }
+
+  private var oldestIO: UInt64 {
+    let now = BootClock.now
+    return answers.withLock { answers in
+      // A thread that answers within two rounds is as good as one that answers at once.
+      answers.map { answer in
+        let silence = now - min(answer.at, now)
+        return max(answer.age, silence > 2_000 * UInt64(Self.periodMicroseconds) ? silence : 0)
+      }.max() ?? 0
+    }
+  }
+
+  /// Whether any interface with an address has a link; one that tells of none counts as having one.
+  private static var isReachable: Bool {
+    guard let interfaces = try? NetworkInterfaces.read() else { return true }
+    return interfaces.addresses.contains { address in
+      !address.isLoopback && Identity.readLine(of: "/sys/class/net/\(address.interface)/carrier") != "0"
+    }
+  }
+}

@@ -1,0 +1,170 @@
+import Discovery
+import Glibc
+import HA
+import Reactor
+import Storage
+import Wire
+
+/// What this node may do with disks that another may have too.
+enum PairStanding: Equatable, Sendable {
+  /// It is not known yet whether there is another node, or what it does.
+  case undecided
+  case active(Epoch, NodeSlot)
+  case passive
+}
+
+/// Who is told what the provisioner finds of shared disks.
+struct PairHooks: Sendable {
+  var sharedDisksChanged: (@Sendable () -> Void)?
+  /// The first label that was found has another cluster than this node had made for itself.
+  var renamed: (@Sendable () -> Void)?
+}
+
+/// Disks that can be fenced may be another node's too. Blank ones are labelled by the active node of a pair alone; where
+/// there is none yet, by who reserves the disk first.
+extension Provisioner {
+  /// Whether the disk can be fenced; asked once, when it is opened.
+  func judgeSharing(_ opening: inout DiskOpening) {
+    guard options.settings.pair.isEnabled, opening.disk.descriptor != nil, !opening.disk.isRegularFile,
+      case .able = FenceSupport.probe(opening.disk)
+    else { return }
+    opening.isShared = true
+  }
+
+  /// The shared disks that are exported, as the pair's engine knows them.
+  var sharedDisks: [SharedDisk] {
+    state.withLock { Array($0.entries.values) }.compactMap { entry in
+      guard let export = entry.export, export.isShared, let label = export.label else { return nil }
+      return SharedDisk(
+        id: label.disk, wwid: entry.device?.wwid ?? Self.blockDevice(entry.path)?.wwid ?? entry.path,
+        cluster: label.cluster, nodes: label.nodes.map(\.id))
+    }
+  }
+
+  var sharedExports: [Export] { state.withLock { $0.map }.exports.filter(\.isShared) }
+  /// What authenticates the pair's beats; empty: no labelled disk was seen yet.
+  var pairKey: [UInt8] { state.withLock { $0.pairKey } }
+
+  /// Which of a label's places this node has; nil: no label names it yet.
+  var slot: NodeSlot? {
+    for export in sharedExports {
+      if let place = export.label?.nodes.firstIndex(where: { $0.id == node.node }) {
+        return NodeSlot(rawValue: UInt8(place))
+      }
+    }
+    return nil
+  }
+
+  /// Which ports are this node's, and whether there are others.
+  func tellSlot(_ state: inout PortGroupState) {
+    if let slot { state.slot = slot }
+    state.isPaired = sharedExports.contains { $0.label?.nodes.count == Label.nodeSlots }
+  }
+
+  /// The pair has changed: disks that wait for it are asked again.
+  func set(_ standing: PairStanding) {
+    let hasChanged = state.withLock { state in
+      defer { state.standing = standing }
+      return state.standing != standing
+    }
+    if hasChanged { reconsiderWaiting() }
+  }
+
+  func labelBlank(_ opening: DiskOpening, key: String, serial: UInt64) throws(DiskOpening.Refusal) {
+    guard opening.isShared else { return try label(opening, key: key, serial: serial) }
+    let standing = state.withLock { $0.standing }
+    switch standing {
+    case .passive: throw .waiting("it is blank; the active node of the pair labels it")
+    case .undecided where !sharedExports.isEmpty:
+      throw .waiting("it is blank; it is labelled once it is known which node of the pair is active")
+    case .undecided, .active: break
+    }
+    try reserve(opening, standing)
+    // Another node may have been quicker, and be done with it.
+    if case .label = LabelStore.readLabel(fd: opening.disk.descriptor!, diskBytes: opening.disk.byteCount) {
+      throw .waiting("another node has just labelled it")
+    }
+    try opening.checkBlank(knownBytes: knownBytes)
+    try label(opening, key: key, serial: serial)
+  }
+
+  /// Makes a blank disk this node's, or finds out that another has it.
+  private func reserve(_ opening: DiskOpening, _ standing: PairStanding) throws(DiskOpening.Refusal) {
+    guard let fence = Fence(opening.disk) else { return }
+    var (epoch, slot) = (Epoch.none, NodeSlot.first)
+    if case .active(let now, let own) = standing { (epoch, slot) = (now, own) }
+    let key = ReservationKey(cluster: cluster, slot: slot, node: node.node, epoch: epoch)
+    do throws(FenceFailure) {
+      if try isForeign(fence) { throw .failed(EEXIST) }
+      try fence.register(key.rawValue)
+      do throws(FenceFailure) { try fence.reserve(key.rawValue) } catch {
+        if error == .conflict { try? fence.unregister(key.rawValue) }
+        throw error
+      }
+    } catch {
+      guard error != .failed(EEXIST) else {
+        throw DiskOpening.Refusal(
+          isHeld: true, reason: "it is blank, but another host has it registered (persistent reservations)",
+          advice: "sg_persist --out --clear (if it is yours), then gatewayd disks adopt \(opening.disk.path) --wipe")
+      }
+      throw .waiting("it is blank, and another node is labelling it, or it cannot be reserved (\(error))")
+    }
+  }
+
+  /// Whether a key is registered that is no gateway's.
+  private func isForeign(_ fence: Fence) throws(FenceFailure) -> Bool {
+    try fence.readState().keys.contains { ReservationKey(rawValue: $0) == nil }
+  }
+
+  // MARK: Waiting
+
+  private static let retryMicroseconds: UInt32 = 1_000_000
+
+  func waitForPair(_ key: String, _ reason: String) {
+    let isFirst = state.withLock { state in
+      defer { state.hasWaiting = true }
+      return !state.hasWaiting
+    }
+    guard isFirst else { return }
+    Log.info("/dev/\(key): \(reason)")
+    startThread(name: "blank disks") { [self] in
+      while state.withLock({ state in
+        state.hasWaiting = !state.isStopped && state.entries.values.contains(where: \.waitsForPair)
+        return state.hasWaiting
+      }) {
+        usleep(Self.retryMicroseconds)
+        reconsiderWaiting()
+      }
+    }
+  }
+
+  private func reconsiderWaiting() {
+    let waiting = state.withLock { $0.entries.values.filter(\.waitsForPair) }
+    // Both nodes begin with the same disk: who gets that one labels the others as well.
+    for entry in waiting.sorted(by: { ($0.device?.wwid ?? $0.path) < ($1.device?.wwid ?? $1.path) }) {
+      lanes.run(entry.key) { [self] in reconsider(entry) }
+    }
+  }
+
+  private func reconsider(_ entry: Entry) {
+    let serial = begin(entry.key, path: entry.path, device: entry.device)
+    do throws(DiskOpening.Refusal) {
+      let opening = try open(entry.path, entry.device)
+      if opening.label != nil {
+        try admit(opening, key: entry.key, serial: serial)
+      } else {
+        try opening.checkBlank(knownBytes: knownBytes)
+        try labelBlank(opening, key: entry.key, serial: serial)
+      }
+      publish(changed: true)
+    } catch {
+      hold(entry.key, path: entry.path, device: entry.device, error, serial: serial)
+    }
+  }
+}
+
+extension DiskOpening.Refusal {
+  static func waiting(_ reason: String) -> DiskOpening.Refusal {
+    DiskOpening.Refusal(isHeld: true, reason: reason, waitsForPair: true)
+  }
+}

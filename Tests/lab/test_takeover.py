@@ -1,0 +1,218 @@
+"""Takeovers: everything that can happen to the active node, under verified load of an initiator with dm-multipath.
+
+`GATEWAYD_LAB_ROUNDS` says how often each fault is made (2 unless told). What was measured is printed at the end of each
+test, and written to `.build/logs/lab/takeovers.json`.
+"""
+
+import json
+import os
+import statistics
+
+from machines.pair import PairCase
+from machines.places import LOGS, TimedOut, wait_until
+from machines.scene import verify_command
+
+ROUNDS = int(os.environ.get("GATEWAYD_LAB_ROUNDS", "2"))
+FIGURES = LOGS / "takeovers.json"
+
+
+class TakeoverCase(PairCase):
+    """Two gateways with one disk; whoever is active has index 0 of `self.order()`."""
+
+    def report(self, node):
+        try:
+            return node.target.ask("pair")
+        except (AssertionError, TimedOut, ValueError):
+            return {"isRunning": False, "role": "", "changes": [], "peer": None, "disks": [], "epoch": 0}
+
+    def role(self, node):
+        return self.report(node)["role"]
+
+    def order(self):
+        """(active, passive); an error if there are not exactly these."""
+        roles = {node.machine.name: self.role(node) for node in self.pair.nodes}
+        self.assertEqual(sorted(roles.values()), ["active", "passive"], roles)
+        return sorted(self.pair.nodes, key=lambda node: roles[node.machine.name])
+
+    def until_role(self, node, role, seconds=60):
+        seen = []
+
+        def reached():
+            seen[:] = [self.report(node)]
+            return seen[0]["role"] == role
+
+        try:
+            wait_until(reached, seconds, f"{node.machine.name} is {role}", step=0.1)
+        except TimedOut as late:
+            raise TimedOut(f"{late}: {seen}") from None
+
+    def until_paired(self, seconds=90):
+        def reached():
+            return (sorted(self.role(node) for node in self.pair.nodes) == ["active", "passive"]
+                    and all(self.report(node)["peer"] for node in self.pair.nodes))
+
+        wait_until(reached, seconds, "the two are a pair: " + str([self.report(node) for node in self.pair.nodes]),
+                   step=0.2)
+
+    def start_pair(self, settings=""):
+        self.a.attach_disks()
+        self.a.start(settings)
+        self.until_role(self.a, "active", 120)
+        self.b.attach_disks()
+        self.b.start(settings)
+        self.until_role(self.b, "passive")
+        self.until_paired()
+        wait_until(lambda: (self.b.disk(self.lun) or {}).get("verdict") == "exported", 60, "b knows the disk", step=0.5)
+
+    def attach(self):
+        return self.initiator.attached(0, *self.a.portals, *self.b.portals)
+
+    def took(self, node):
+        """Milliseconds from the first doubt to service, and of each part, of the node's last takeover."""
+        changes = self.report(node)["changes"]
+        parts, total = {}, 0.0
+        for change in reversed(changes):
+            if change["to"] in ("suspecting",) or (change["to"] == "fencing" and change["from"] == "passive"):
+                break
+            parts[change["from"]] = change["milliseconds"] or 0.0
+            total += change["milliseconds"] or 0.0
+        return total, parts
+
+    def keys_are(self, node):
+        """What the disk itself says: one key, of that node's epoch."""
+        keys, kind = self.pair.shelf.registrations(list(self.pair.shelf.disks)[self.lun])
+        epoch = self.report(node)["epoch"]
+        self.assertEqual([key & 0xFFFFFFFF for key in keys], [epoch], (keys, kind))
+        self.assertIn("Write Exclusive Access, Registrants Only", kind)
+
+    def rounds(self, name, fault, mend, count=ROUNDS, seconds=20):
+        """Makes a fault again and again under load; the successor serves, and nothing was lost."""
+        device = self.attach()
+        stalls, ready = [], []
+        for number in range(count):
+            active, passive = self.order()
+            load = f"{name.replace(' ', '')}{number}"
+            self.initiator.machine.background(
+                load, verify_command(device, seconds=seconds, depth=4, max=65536, read=50, seed=number + 1))
+            self.initiator.machine.run("sleep 3")
+            fault(active, passive)
+            self.until_role(passive, "active", 30)
+            ready.append(self.took(passive)[0])
+            self.keys_are(passive)
+            verified = self.assert_verified(load, 240)
+            stalls.append(verified["longest"])
+            mend(active, passive)
+            self.until_paired()
+        self.tell(name, ready, stalls)
+
+    def tell(self, name, ready, stalls):
+        figures = {"rounds": len(ready), "ready ms": [round(value) for value in ready], "stall ms": stalls}
+        print(f"      {name}: {len(ready)} rounds; ready within p50 {statistics.median(ready):.0f} ms, "
+              f"max {max(ready):.0f} ms; stall p50 {statistics.median(stalls):.0f} ms, max {max(stalls):.0f} ms",
+              flush=True)
+        known = json.loads(FIGURES.read_text(encoding="ascii")) if FIGURES.exists() else {}
+        FIGURES.write_text(json.dumps({**known, name: figures}, indent=1), encoding="ascii")
+
+
+class Takeover(TakeoverCase):
+    def test_crash(self):
+        """The active gateway is killed"""
+        self.start_pair()
+        self.rounds("kill -9", lambda active, passive: active.crash(), lambda active, passive: active.target.resume())
+
+    def test_switchover(self):
+        """An operator has the other node take over"""
+        self.start_pair()
+
+        def switch(active, passive):
+            status, output = active.target.command("switchover")
+            self.assertEqual(status, 0, output)
+
+        self.rounds("switchover", switch, lambda active, passive: None)
+
+    def test_freeze(self):
+        """The active gateway stands still for 10 s, and finds that it is not active any more"""
+        self.start_pair()
+
+        def mend(active, passive):
+            active.freeze(False)
+            self.until_role(active, "passive", 30)
+            self.assertEqual(self.role(passive), "active")
+
+        self.rounds("SIGSTOP", lambda active, passive: active.freeze(), mend)
+
+    def test_power(self):
+        """The active node loses power"""
+        self.start_pair()
+
+        def mend(active, passive):
+            active.boot()
+            active.attach_disks()
+            active.start()
+
+        self.rounds("power-off", lambda active, passive: active.lose_power(), mend)
+
+    def test_links(self):
+        """The nodes do not hear each other: the active one stays, for its beats on the disk are seen"""
+        self.start_pair()
+        active, passive = self.order()
+        device = self.attach()
+        self.initiator.machine.background("links", verify_command(device, seconds=20, depth=4, max=65536))
+        self.pair.cut_links()
+        self.initiator.machine.run("sleep 10")
+        self.assertEqual(self.role(active), "active")
+        self.assertNotIn(self.role(passive), ("active", "fencing", "recovering"))
+        self.pair.mend()
+        self.assert_verified("links", 120)
+        self.until_paired()
+        self.assertEqual(self.order()[0], active)
+
+    def test_disk_path(self):
+        """The active node loses its way to the disks, and nothing else"""
+        self.start_pair()
+
+        def mend(active, passive):
+            self.pair.mend()
+            self.until_role(active, "passive", 120)
+
+        self.rounds("disk path", lambda active, passive: active.lose_disks(self.pair.storage), mend)
+
+    def test_passive(self):
+        """The passive node is killed and comes back: nobody notices"""
+        self.start_pair()
+        active, passive = self.order()
+        device = self.attach()
+        self.initiator.machine.background("passive", verify_command(device, seconds=15, depth=4, max=65536))
+        passive.crash()
+        self.initiator.machine.run("sleep 5")
+        passive.target.resume()
+        self.until_paired()
+        self.assertEqual(self.order()[0], active)
+        self.assert_verified("passive", 120)
+
+    def test_both(self):
+        """Both nodes start at once: exactly one is active, and it goes on so"""
+        for node in self.pair.nodes:
+            node.attach_disks()
+        for node in self.pair.nodes:
+            node.start()
+        self.until_paired(120)
+        active, passive = self.order()
+        self.keys_are(active)
+        self.initiator.machine.run("sleep 3")
+        self.assertEqual(self.order(), [active, passive])
+
+    def test_ghost(self):
+        """Writes of the old active node that the network holds up do not land once the new one serves"""
+        self.start_pair()
+        active, passive = self.order()
+        device = self.attach()
+        self.initiator.machine.background("ghost", verify_command(device, seconds=30, depth=8, max=65536, read=0))
+        self.initiator.machine.run("sleep 3")
+        active.delay_writes(self.pair.storage)
+        self.until_role(passive, "active", 40)
+        self.initiator.machine.run("sleep 5")
+        self.pair.mend()
+        self.assert_verified("ghost", 240)
+        self.until_role(active, "passive", 60)
+        self.keys_are(passive)
