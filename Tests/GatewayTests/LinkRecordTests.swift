@@ -25,6 +25,19 @@ private func expect(_ wanted: Bool, _ found: Bool, at location: SourceLocation =
 struct LinkRecordTests {
   private let peer: [UInt8] = [1, 2, 3]
 
+  @Test(
+    "A beat that is not believed is named all the same, or two nodes that were silent never believe each other again")
+  func namesTheUnproven() {
+    var record = LinkRecord(openedAt: 0)
+    expect(true, record.take(beat(5), from: peer, byMulticast: false, sentAt: nil, at: 0))
+    #expect(record.echo(at: 10_000 * ms) == (0, 0))
+    record.note(unproven: beat(900), at: 10_000 * ms)
+    record.note(unproven: beat(899), at: 10_001 * ms)
+    #expect(record.echo(at: 10_010 * ms) == (7, 900))
+    #expect(record.condition(at: 10_010 * ms) == .silent)
+    #expect(record.echo(at: 11_000 * ms) == (0, 0))
+  }
+
   @Test("A link is up only while both ways work")
   func bothWays() {
     var record = LinkRecord(openedAt: 0)

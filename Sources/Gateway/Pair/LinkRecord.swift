@@ -14,6 +14,8 @@ struct LinkRecord: Sendable {
   private var boot: UInt64 = 0
   /// The newest beat of `boot` that came, by whatever way, and when.
   private var heard: (sequence: UInt64, at: Instant)?
+  /// A beat that is authentic and was not believed: named all the same, for only who is named can give a proof.
+  private var unproven: (boot: UInt64, sequence: UInt64, at: Instant)?
   /// When the newest of our beats was sent of which the peer says that it came over this link.
   private var heardUsSince: Instant?
   private var lastMulticast: Instant?
@@ -88,8 +90,20 @@ struct LinkRecord: Sendable {
 
   /// What a beat that goes out now says of this link: the peer's beat heard last, unless it was silent since.
   func echo(at now: Instant) -> (boot: UInt64, sequence: UInt64) {
-    guard let heard, now &- heard.at < Self.patienceNs else { return (0, 0) }
-    return (boot, heard.sequence)
+    if let heard, now &- heard.at < Self.patienceNs { return (boot, heard.sequence) }
+    guard let unproven, now &- unproven.at < Self.patienceNs else { return (0, 0) }
+    return (unproven.boot, unproven.sequence)
+  }
+
+  /// Remembers an authentic beat that is not believed. After a silence of both sides neither believes the other until one has
+  /// named what the other sent.
+  mutating func note(unproven beat: Heartbeat, at now: Instant) {
+    if let unproven, unproven.boot == beat.bootID, now &- unproven.at < Self.patienceNs,
+      unproven.sequence >= beat.sequence
+    {
+      return
+    }
+    unproven = (beat.bootID, beat.sequence, now)
   }
 
   // MARK: What goes out

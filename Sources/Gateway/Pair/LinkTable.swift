@@ -89,6 +89,7 @@ struct LinkTable: Sendable {
     let sentAt = echoAt.flatMap { now &- $0 < PeerBoots.graceNs ? $0 : nil }
     guard boots.admit(beat, sentAt: sentAt, at: now) else {
       drops.stale += 1
+      links[interface]?.record.note(unproven: beat, at: now)
       return nil
     }
     let isNews = links[interface]?.record.take(
