@@ -177,6 +177,8 @@ struct PairLinksTests {
     meet((a, b))
     b.deafen(true)
     until("both are down") { a.links.up.isEmpty && b.links.up.isEmpty }
+    // Its last proof and its last beat end one after the other.
+    until("b hears nothing") { b.links.report.links.first?.condition == "silent" }
     #expect(a.links.report.links.first?.condition == "one way")
     #expect(b.links.report.links.first?.condition == "silent")
     let count = a.now.beats[lo]?.count ?? 0
@@ -287,16 +289,23 @@ struct PairLinksInterfacesTests {
     return (a, b)
   }
 
+  /// Two nodes in these namespaces, wired so often, that beat.
+  private static func beating(_ count: Int) throws -> (
+    a: Node, b: Node, left: NetworkNamespace, right: NetworkNamespace
+  ) {
+    let (left, right) = try wired(count)
+    let nodes = (Node(1, port: PairLinks.port, in: left), Node(2, port: PairLinks.port, in: right))
+    nodes.0.beginBeating()
+    nodes.1.beginBeating()
+    return (nodes.0, nodes.1, left, right)
+  }
+
   private static func names(_ names: String...) -> [LinkID] { names.map { LinkID($0) } }
 
   @Test("Every interface is a link, IPv4 and IPv6 apart, and beats go to the port and address of the peer")
   func allLinks() throws {
-    let (left, right) = try Self.wired(2)
-    let a = Node(1, port: PairLinks.port, in: left)
-    let b = Node(2, port: PairLinks.port, in: right)
+    let (a, b, _, _) = try Self.beating(2)
     defer { stop(a, b) }
-    a.beginBeating()
-    b.beginBeating()
     let all = Self.names("eth0/4", "eth0/6", "eth1/4", "eth1/6")
     until("all are up") { a.links.up == all && b.links.up == all }
     let report = a.links.report
@@ -308,12 +317,8 @@ struct PairLinksInterfacesTests {
 
   @Test("An interface that is taken down or away is no link any more, and one that comes is")
   func comingAndGoing() throws {
-    let (left, right) = try Self.wired(2)
-    let a = Node(1, port: PairLinks.port, in: left)
-    let b = Node(2, port: PairLinks.port, in: right)
+    let (a, b, left, right) = try Self.beating(2)
     defer { stop(a, b) }
-    a.beginBeating()
-    b.beginBeating()
     until("all are up") { a.links.up.count == 4 && b.links.up.count == 4 }
     // The cable is pulled on the other side: no carrier here.
     #expect(right.ip("link set eth1 down"))
@@ -330,12 +335,8 @@ struct PairLinksInterfacesTests {
 
   @Test("A beat over a link that works one way says that the peer hears us over the other")
   func oneWayLink() throws {
-    let (left, right) = try Self.wired(1)
-    let a = Node(1, port: PairLinks.port, in: left)
-    let b = Node(2, port: PairLinks.port, in: right)
+    let (a, b, _, _) = try Self.beating(1)
     defer { stop(a, b) }
-    a.beginBeating()
-    b.beginBeating()
     until("both are up") { a.links.up.count == 2 && b.links.up.count == 2 }
     // What a sends over IPv4 does not come to b any more.
     b.deafen(true, link: LinkID("eth0/4"))
