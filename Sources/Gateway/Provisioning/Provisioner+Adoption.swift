@@ -53,7 +53,7 @@ extension Provisioner {
   private func adoptWiped(_ entry: Entry, _ serial: UInt64) throws(DiskOpening.Refusal) {
     try DiskOpening.wipe(path: entry.path, former: entry.former)
     if let device = entry.device { forgetWhole(device) }
-    try labelBlank(try open(entry.path, entry.device), key: entry.key, serial: serial)
+    try labelBlank(try open(entry.path, entry.device), key: entry.key, serial: serial, content: .unwanted)
   }
 
   /// A disk that grew while the gateway was off: its label area moves to its end.

@@ -139,19 +139,22 @@ extension Provisioner {
       }
       setAside(device, .held, reason, serial)
     case .blank, .labelled:
-      do throws(DiskOpening.Refusal) {
-        let opening = try open(device.path, device)
-        if opening.label != nil {
-          try admit(opening, key: device.name, serial: serial)
-        } else {
-          // The disk is looked at again on the descriptor that is written to: it may have changed hands meanwhile.
-          try opening.checkBlank(knownBytes: knownBytes)
-          try labelBlank(opening, key: device.name, serial: serial)
-        }
-        publish(changed: true)
-      } catch {
-        hold(device.name, path: device.path, device: device, error, serial: serial)
+      take(device.name, path: device.path, device: device, serial: serial)
+    }
+  }
+
+  /// Exports a disk that has a label, or gets one.
+  func take(_ key: String, path: String, device: BlockDevice?, serial: UInt64) {
+    do throws(DiskOpening.Refusal) {
+      let opening = try open(path, device)
+      if opening.label != nil {
+        try admit(opening, key: key, serial: serial)
+      } else {
+        try labelBlank(opening, key: key, serial: serial)
       }
+      publish(changed: true)
+    } catch {
+      hold(key, path: path, device: device, error, serial: serial)
     }
   }
 

@@ -32,7 +32,7 @@ extension Provisioner {
         let key = Self.key(path)
         let serial = begin(key, path: path, device: nil)
         do throws(DiskOpening.Refusal) {
-          try labelBlank(opening, key: key, serial: serial)
+          try labelBlank(opening, key: key, serial: serial, content: .blank)
         } catch {
           guard error.isHeld else { throw StartError("--disk \(path): \(error.reason)") }
           hold(key, path: path, device: Self.blockDevice(path), error, serial: serial)

@@ -13,6 +13,15 @@ enum PairStanding: Equatable, Sendable {
   case passive
 }
 
+/// What is known of a disk that is to be labelled.
+enum KnownContent {
+  case unknown
+  /// It was looked at through this opening.
+  case blank
+  /// Only its ends are blank, and the rest is not wanted any more.
+  case unwanted
+}
+
 /// Who is told what the provisioner finds of shared disks.
 struct PairHooks: Sendable {
   var sharedDisksChanged: (@Sendable () -> Void)?
@@ -46,19 +55,20 @@ extension Provisioner {
   var pairKey: [UInt8] { state.withLock { $0.pairKey } }
 
   /// Which of a label's places this node has; nil: no label names it yet.
-  var slot: NodeSlot? {
-    for export in sharedExports {
-      if let place = export.label?.nodes.firstIndex(where: { $0.id == node.node }) {
-        return NodeSlot(rawValue: UInt8(place))
-      }
+  var slot: NodeSlot? { slot(in: sharedExports.compactMap(\.label)) }
+
+  private func slot(in labels: [Label]) -> NodeSlot? {
+    for label in labels {
+      if let place = label.nodes.firstIndex(where: { $0.id == node.node }) { return NodeSlot(rawValue: UInt8(place)) }
     }
     return nil
   }
 
   /// Which ports are this node's, and whether there are others.
   func tellSlot(_ state: inout PortGroupState) {
-    if let slot { state.slot = slot }
-    state.isPaired = sharedExports.contains { $0.label?.nodes.count == Label.nodeSlots }
+    let labels = sharedExports.compactMap(\.label)
+    if let slot = slot(in: labels) { state.slot = slot }
+    state.isPaired = labels.contains { $0.nodes.count == Label.nodeSlots }
   }
 
   /// The pair has changed: disks that wait for it are asked again.
@@ -70,21 +80,27 @@ extension Provisioner {
     if hasChanged { reconsiderWaiting() }
   }
 
-  func labelBlank(_ opening: DiskOpening, key: String, serial: UInt64) throws(DiskOpening.Refusal) {
-    guard opening.isShared else { return try label(opening, key: key, serial: serial) }
+  /// Labels a blank disk and exports it. A disk that waits for the pair is not read: that takes long, and is tried each second.
+  func labelBlank(
+    _ opening: DiskOpening, key: String, serial: UInt64, content: KnownContent = .unknown
+  ) throws(DiskOpening.Refusal) {
     let standing = state.withLock { $0.standing }
-    switch standing {
-    case .passive: throw .waiting("it is blank; the active node of the pair labels it")
-    case .undecided where !sharedExports.isEmpty:
-      throw .waiting("it is blank; it is labelled once it is known which node of the pair is active")
-    case .undecided, .active: break
+    if opening.isShared {
+      if standing == .passive { throw .waiting("it is blank; the active node of the pair labels it") }
+      if standing == .undecided, !sharedExports.isEmpty {
+        throw .waiting("it is blank; it is labelled once it is known which node of the pair is active")
+      }
     }
-    try reserve(opening, standing)
-    // Another node may have been quicker, and be done with it.
-    if case .label = LabelStore.readLabel(fd: opening.disk.descriptor!, diskBytes: opening.disk.byteCount) {
-      throw .waiting("another node has just labelled it")
+    // The disk is looked at again on the descriptor that is written to: it may have changed hands meanwhile.
+    if content == .unknown { try opening.checkBlank(knownBytes: knownBytes) }
+    if opening.isShared {
+      try reserve(opening, standing)
+      // Another node may have been quicker, and be done with it.
+      if case .label = LabelStore.readLabel(fd: opening.disk.descriptor!, diskBytes: opening.disk.byteCount) {
+        throw .waiting("another node has just labelled it")
+      }
+      if content != .unwanted { try opening.checkBlank(knownBytes: knownBytes) }
     }
-    try opening.checkBlank(knownBytes: knownBytes)
     try label(opening, key: key, serial: serial)
   }
 
@@ -142,23 +158,10 @@ extension Provisioner {
     let waiting = state.withLock { $0.entries.values.filter(\.waitsForPair) }
     // Both nodes begin with the same disk: who gets that one labels the others as well.
     for entry in waiting.sorted(by: { ($0.device?.wwid ?? $0.path) < ($1.device?.wwid ?? $1.path) }) {
-      lanes.run(entry.key) { [self] in reconsider(entry) }
-    }
-  }
-
-  private func reconsider(_ entry: Entry) {
-    let serial = begin(entry.key, path: entry.path, device: entry.device)
-    do throws(DiskOpening.Refusal) {
-      let opening = try open(entry.path, entry.device)
-      if opening.label != nil {
-        try admit(opening, key: entry.key, serial: serial)
-      } else {
-        try opening.checkBlank(knownBytes: knownBytes)
-        try labelBlank(opening, key: entry.key, serial: serial)
+      lanes.run(entry.key) { [self] in
+        let serial = begin(entry.key, path: entry.path, device: entry.device)
+        take(entry.key, path: entry.path, device: entry.device, serial: serial)
       }
-      publish(changed: true)
-    } catch {
-      hold(entry.key, path: entry.path, device: entry.device, error, serial: serial)
     }
   }
 }
