@@ -45,7 +45,8 @@ public final class Gateway: GatewayControl {
   }
 
   /// The shards, once it has started.
-  var shards: [ShardHandle] { parts.withLock { $0.context?.handles ?? [] } }
+  var shards: [ShardHandle] { context?.handles ?? [] }
+  var context: ShardContext? { parts.withLock { $0.context } }
 
   /// What is exported now.
   var exports: [Export] { parts.withLock { $0.provisioner }?.map.exports ?? [] }
@@ -277,15 +278,16 @@ public final class Gateway: GatewayControl {
     state.pair?.set(kept.pair.addresses)
     var configuration = Self.configuration(
       settings: kept, name: old.target.targetName, registry: context.registry, listeners: acceptor.listeners)
-    configuration.deviceServer = old.deviceServer
-    configuration.slot = old.slot
-    configuration.takesLogins = old.takesLogins
     acceptor.set(Self.rules(kept))
     state.provisioner?.set(kept.discovery)
-    for handle in context.handles { handle.post(.configure(configuration)) }
-    parts.withLock { parts in
-      parts.settings = kept
-      parts.configuration = configuration
+    parts.withLock { $0.settings = kept }
+    change { current in
+      // What the pair and the NICs have changed meanwhile stays.
+      configuration.target.targetName = current.target.targetName
+      configuration.deviceServer = current.deviceServer
+      configuration.slot = current.slot
+      configuration.takesLogins = current.takesLogins
+      current = configuration
     }
   }
 

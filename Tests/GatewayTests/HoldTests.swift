@@ -34,10 +34,7 @@ struct HoldTests {
 
   /// Commands that wait, over all shards.
   private static func heldCount(_ gateway: Gateway) -> Int {
-    let sum = ThreadSum(gateway.shards.count)
-    for handle in gateway.shards { handle.post(.perform { sum.add($0.held.count) }) }
-    for _ in 0..<5000 where !sum.isComplete { usleep(1000) }
-    return sum.isComplete ? sum.total : -1
+    gateway.context?.sum(within: 5_000_000_000) { $0.held.count } ?? -1
   }
 
   private static func waitForHeld(_ gateway: Gateway, _ count: Int) {

@@ -17,14 +17,13 @@ final class PairCoordinator: Sendable {
     var addresses: @Sendable (AddressOrder) -> Void
     /// After each step, when what follows from it is in force or on its way.
     var stepped: @Sendable (Instant) -> Void
-    /// Whenever the engine's status is another one, before what follows from it is done.
+    /// In each step, before what follows from it is done.
     var changed: @Sendable (PairStatus) -> Void
   }
 
   private struct State {
     var engine: Engine
     var events: [Event] = []
-    var status: PairStatus
     /// The peer was active when this node began to take over, or handed over to it.
     var followsPeer = false
     var transitions: [Transition] = []
@@ -42,7 +41,7 @@ final class PairCoordinator: Sendable {
   private let expire: @Sendable (Instant) -> Instant?
 
   init(engine: Engine, parts: Parts, expire: @escaping @Sendable (Instant) -> Instant?) {
-    state = Mutex(State(engine: engine, status: engine.status(at: BootClock.now)))
+    state = Mutex(State(engine: engine))
     self.parts = parts
     self.expire = expire
   }
@@ -99,24 +98,21 @@ final class PairCoordinator: Sendable {
   /// Gives the engine what has happened, and has its wishes carried out in their order.
   private func step() {
     let now = BootClock.now
-    let (actions, followsPeer, changed) = state.withLock { state in
+    let (actions, followsPeer, status) = state.withLock { state in
       var events = state.events
       state.events = []
       if let deadline = state.engine.deadline, deadline <= now { events.append(.tick) }
       var actions: [Action] = []
       for event in events { actions += state.engine.step(event, at: now) }
-      let status = state.engine.status(at: now)
-      let hasChanged = status != state.status
-      state.status = status
       for case .note(let transition) in actions {
         // Initiators of a node that was active until now have not lost power: their reservations stay.
         if transition.to == .fencing { state.followsPeer = [.passive, .suspecting].contains(transition.from) }
         state.transitions.append(transition)
         if state.transitions.count > Self.transitionsMax { state.transitions.removeFirst() }
       }
-      return (actions, state.followsPeer, hasChanged ? status : nil)
+      return (actions, state.followsPeer, state.engine.status(at: now))
     }
-    if let changed { parts.changed(changed) }
+    parts.changed(status)
     for action in actions { perform(action, followsPeer, now) }
     parts.stepped(now)
   }

@@ -54,7 +54,10 @@ final class PairService: Sendable {
       }
       gateway.setTakesLogins()
     }
-    let orders = PairDiskOrders(exports: exports) { context.requestsUnderWay(of: $0) > 0 }
+    let orders = PairDiskOrders(exports: exports) { export in
+      // Who does not answer may have some.
+      context.sum(within: 500_000_000) { $0.requestsUnderWay(of: export) } != 0
+    }
     let disks = PairDisks(perform: { orders.perform($0, $1) }) { disk, number, answer in
       hub.post(.answer(disk, order: number, answer))
     }
@@ -68,9 +71,8 @@ final class PairService: Sendable {
     self.links = links
     self.addresses = service
     health = PairHealth(context) { hub.post($0) }
-    let seed = Identity.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     coordinator = PairCoordinator(
-      engine: Engine(identity: provisioner.node, seed: seed),
+      engine: Engine(identity: provisioner.node, seed: Identity.randomNumber()),
       parts: PairCoordinator.Parts(
         send: { beat in
           var beat = beat
@@ -124,6 +126,7 @@ final class PairService: Sendable {
   func disksChanged() {
     links.set(cluster: provisioner.cluster, key: provisioner.pairKey)
     coordinator.post(.disks(provisioner.sharedDisks))
+    target.exportsChanged()
   }
 
   func set(_ list: [ServiceAddress]) { addresses.set(list) }

@@ -11,8 +11,8 @@ final class PairTarget: Sendable {
   private struct State {
     /// In this epoch these exports have been read again: a disk that goes and comes is another export.
     var recovered: (epoch: Epoch, exports: Set<ObjectIdentifier>) = (.none, [])
-    /// The epoch of which the initiators were told.
-    var announced = Epoch.none
+    /// Every port is in standby, so disks that come need not wait.
+    var isStandby = false
     /// How often all was stopped, and each disk: what was begun before lets nothing go on after.
     var stops = 0
     var suspensions: [DiskID: Int] = [:]
@@ -88,12 +88,15 @@ final class PairTarget: Sendable {
   private func suspendAll() {
     state.withLock { state in
       state.stops += 1
+      state.isStandby = false
       for export in exports() { export.unit.setSuspended(true) }
     }
   }
 
   /// Lets the commands of these exports go on, but of those that were stopped meanwhile.
   private func resume(_ exports: [Export], _ permit: Permit) {
+    // The shards know which ports are active before they are let on.
+    _ = context.collect(within: 500_000_000) { _ in true }
     state.withLock { state in
       guard state.stops == permit.stops else { return }
       for export in exports {
@@ -138,13 +141,8 @@ final class PairTarget: Sendable {
   private func serve(_ epoch: Epoch, _ disks: [DiskID], _ afterTakeover: Bool, _ permit: Permit) {
     recover(epoch, disks, afterTakeover)
     guard self.permit.stops == permit.stops else { return }
+    // The initiators are told by it before anything is served.
     setActive(true)
-    let isNews = state.withLock { state in
-      defer { state.announced = epoch }
-      return state.announced != epoch
-    }
-    // Before anything is served, so that nobody misses it. After a mere doubt there is nothing to tell.
-    if isNews { context.registry.raiseForAll(.asymmetricAccessStateChanged) }
     release(disks, permit)
   }
 
@@ -159,47 +157,35 @@ final class PairTarget: Sendable {
   }
 
   private func standBy(_ permit: Permit) {
-    state.withLock { state in
+    let isInForce = state.withLock { state in
       state.recovered = (.none, [])
-      state.announced = .none
+      state.isStandby = state.stops == permit.stops
+      return state.isStandby
     }
-    guard self.permit.stops == permit.stops else { return }
+    guard isInForce else { return }
     setActive(false)
-    context.registry.raiseForAll(.asymmetricAccessStateChanged)
     resume(exports(), permit)
+  }
+
+  /// Disks have come: in standby they are answered for like the others.
+  func exportsChanged() {
+    queue.run { [self] in
+      let permit = self.permit
+      if state.withLock({ $0.isStandby }) { resume(exports(), permit) }
+    }
   }
 
   /// Waits until no command is under way but those that wait.
   private func drain(until deadline: Instant) -> Bool {
     while true {
-      let sum = ThreadSum(context.handles.count)
-      for handle in context.handles { handle.post(.perform { sum.add($0.commandsUnderWay) }) }
-      while !sum.isComplete {
-        guard BootClock.now < deadline else { return false }
-        usleep(200)
+      let now = BootClock.now
+      guard now < deadline, let count = context.sum(within: deadline - now, { $0.commandsUnderWay }) else {
+        return false
       }
-      if sum.total == 0 { return true }
-      guard BootClock.now < deadline else { return false }
+      if count == 0 { return true }
       usleep(1000)
     }
   }
-}
-
-/// A number that several threads add to.
-final class ThreadSum: Sendable {
-  private let state: Mutex<(missing: Int, total: Int)>
-
-  init(_ count: Int) { state = Mutex((count, 0)) }
-
-  func add(_ value: Int) {
-    state.withLock { state in
-      state.missing -= 1
-      state.total += value
-    }
-  }
-
-  var isComplete: Bool { state.withLock { $0.missing == 0 } }
-  var total: Int { state.withLock { $0.total } }
 }
 
 /// Waits for several threads, with a bound.

@@ -13,6 +13,8 @@ enum Identity {
     }
   }
 
+  static func randomNumber() -> UInt64 { randomBytes(8).span.bytes.be64(0) }
+
   static func randomUUID() -> UUID { UUID(random: randomBytes(16)) }
 
   /// The cluster of a machine that has no labelled disk: the same at each start, made from the machine's id by a hash, for
@@ -46,9 +48,8 @@ enum Identity {
     }
     var name = [CChar](repeating: 0, count: 65)
     gethostname(&name, 64)
-    let bootID = randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     return NodeIdentity(
-      node: node, bootID: max(bootID, 1),
+      node: node, bootID: max(randomNumber(), 1),
       name: String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
   }
 

@@ -27,23 +27,7 @@ extension IOCounters {
 
 extension ShardContext {
   /// A report of every shard; of one that does not answer within a second, none.
-  func reports() -> [ShardReport] {
-    let shared = ReportBox()
-    for handle in handles { handle.post(.perform { shared.add($0.report()) }) }
-    let deadline = system_monotonic_ns() + 1_000_000_000
-    while shared.count < handles.count, system_monotonic_ns() < deadline {
-      usleep(1000)
-    }
-    return shared.reports
-  }
-}
-
-private final class ReportBox: Sendable {
-  private let state = Mutex<[ShardReport]>([])
-
-  func add(_ report: ShardReport) { state.withLock { $0.append(report) } }
-  var count: Int { state.withLock { $0.count } }
-  var reports: [ShardReport] { state.withLock { $0 } }
+  func reports() -> [ShardReport] { collect(within: 1_000_000_000) { $0.report() } }
 }
 
 extension Shard {

@@ -103,13 +103,15 @@ extension Shard {
 
   /// Who has waited too long is told that the states of the ports are changing; initiators try that again by themselves.
   func runHoldTimers() {
-    if !held.isEmpty {
-      let late = held.filter { $0.since + Self.holdNs <= now || !isLive($0) }
-      held.removeAll { $0.since + Self.holdNs <= now || !isLive($0) }
-      for entry in late {
-        if let buffer = entry.immediate { pool.give(buffer) }
-        if isLive(entry) { fail(entry.index, .notReadyTargetPortInTransition) }
+    let entries = held
+    held = []
+    for entry in entries {
+      if isLive(entry), entry.since + Self.holdNs > now {
+        held.append(entry)
+        continue
       }
+      if let buffer = entry.immediate { pool.give(buffer) }
+      if isLive(entry) { fail(entry.index, .notReadyTargetPortInTransition) }
     }
     let waiting = waitingConnections
     waitingConnections = []

@@ -1,3 +1,4 @@
+import CSystem
 import Datamover
 import Discovery
 import Glibc
@@ -130,13 +131,33 @@ final class ShardContext: Sendable {
     self.arenaBytes = arenaBytes
   }
 
-  /// Requests for this export's disk that the kernel has, over all shards: a number that may be too high, never too low, for
-  /// a caller that has suspended the unit. Waits for every shard's turn, half a second at most.
-  func requestsUnderWay(of export: Export) -> Int {
-    let sum = ThreadSum(handles.count)
-    for handle in handles { handle.post(.perform { sum.add($0.requestsUnderWay(of: export)) }) }
-    for _ in 0..<2500 where !sum.isComplete { usleep(200) }
-    return sum.isComplete ? sum.total : .max
+  /// What every shard gives, in the order in which they come to it: each has then taken everything that it was told before.
+  /// Fewer than there are shards, if one hangs: they are waited for `ns` at most.
+  func collect<Value: Sendable>(within ns: UInt64, _ body: @escaping @Sendable (Shard) -> Value) -> [Value] {
+    let box = Box<Value>()
+    for handle in handles {
+      handle.post(
+        .perform { shard in
+          let value = body(shard)
+          box.values.withLock { $0.append(value) }
+        })
+    }
+    let deadline = system_monotonic_ns() + ns
+    while true {
+      let values = box.values.withLock { $0 }
+      if values.count == handles.count || system_monotonic_ns() >= deadline { return values }
+      usleep(200)
+    }
+  }
+
+  private final class Box<Value: Sendable>: Sendable {
+    let values = Mutex<[Value]>([])
+  }
+
+  /// The sum of what every shard gives; nil: not all have answered.
+  func sum(within ns: UInt64, _ body: @escaping @Sendable (Shard) -> Int) -> Int? {
+    let values = collect(within: ns, body)
+    return values.count == handles.count ? values.reduce(0, +) : nil
   }
 
   /// Runs `body` on every shard, then `done` on shard `origin`. `body` calls what it is given when it has finished.

@@ -1,0 +1,99 @@
+import Glibc
+import HA
+import SCSI
+import Storage
+import Synchronization
+import Testing
+import Wire
+
+@testable import Gateway
+
+@Suite("The target as the pair's engine commands it")
+struct PairTargetTests {
+  /// A target without threads of its own, and the shared disks that it has.
+  private final class Bench: Sendable {
+    let exports = Mutex<[Export]>([])
+    let isActive = Mutex<[Bool]>([])
+    private let made = Mutex<PairTarget?>(nil)
+    var target: PairTarget { made.withLock { $0! } }
+
+    init() {
+      let context = ShardContext(shards: 0, registry: NexusRegistry(), arenaBytes: 0)
+      let target = PairTarget(context: context) { [weak self] in
+        self?.exports.withLock { $0 } ?? []
+      } setActive: { [weak self] isActive in
+        self?.isActive.withLock { $0.append(isActive) }
+      }
+      made.withLock { $0 = target }
+    }
+
+    /// A disk that has come.
+    func add(_ number: UInt16) throws -> Export {
+      let id = UUID(bytes: [UInt8](repeating: UInt8(number + 1), count: 16))
+      let disk = try Disk.memory(byteCount: 16 << 20, path: "memory:16M")
+      let unit = try LogicalUnit(
+        number: number, identity: DiskOpening.identity(id),
+        traits: DiskOpening.traits(disk, persistsReservations: false), blocks: 100, registry: NexusRegistry())
+      let label = Label(
+        cluster: id, disk: id, lun: number, nextLUN: number + 1, diskBytes: 16 << 20, blockBytes: 512,
+        pairKey: [UInt8](repeating: 0, count: 32), nodes: [])
+      let export = Export(unit: unit, disk: disk, label: label, byteCount: 8 << 20, isShared: true)
+      exports.withLock { $0.append(export) }
+      target.exportsChanged()
+      return export
+    }
+
+    /// Gives an order, and waits until all that were given are done.
+    func perform(_ orders: TargetOrder...) {
+      for order in orders { target.perform(order, afterTakeover: false) { _ in } }
+      let isDone = ReadyFlag()
+      target.perform(.drain(until: BootClock.now + 1_000_000_000), afterTakeover: false) { _ in isDone.set() }
+      #expect(isDone.wait(milliseconds: 5000))
+    }
+
+    /// Whether commands of the unit are answered, whatever the answer.
+    func isAnswered(_ export: Export) -> Bool {
+      let server = DeviceServer(
+        deviceName: "iqn.2026-01.example:a", registry: NexusRegistry(), portGroups: PortGroupState().groups)
+      let nexus = Nexus(
+        identity: NexusIdentity(initiatorName: "iqn.2026-01.example:b", isid: 1, relativeTargetPort: 1), id: 1,
+        targetPortGroup: 1)
+      let request = Request(cdb: CDB([0, 0, 0, 0, 0, 0]), lun: UInt64(export.unit.number) << 48)
+      if case .wait = server.execute(request, nexus: nexus, map: LogicalUnitMap([export.unit])) { return false }
+      return true
+    }
+  }
+
+  @Test("A shared disk waits until it is served, and a stop after the order keeps it waiting")
+  func stops() throws {
+    let bench = Bench()
+    let export = try bench.add(0)
+    let disk = try #require(export.label?.disk)
+    #expect(!bench.isAnswered(export))
+    bench.perform(.serve(Epoch(1), disks: [disk]), .hold)
+    #expect(!bench.isAnswered(export))
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    #expect(bench.isAnswered(export))
+    bench.perform(.admit(Epoch(1), disk: disk), .suspend(disk))
+    #expect(!bench.isAnswered(export))
+    bench.perform(.admit(Epoch(1), disk: disk))
+    #expect(bench.isAnswered(export))
+    bench.perform(.closeWithoutAnswer)
+    #expect(!bench.isAnswered(export))
+  }
+
+  @Test("In standby a disk that comes later is answered for like the others, and waits again when the pair does")
+  func comesInStandby() throws {
+    let bench = Bench()
+    let first = try bench.add(0)
+    bench.perform(.standby)
+    let second = try bench.add(1)
+    bench.perform()
+    #expect(bench.isAnswered(first) && bench.isAnswered(second))
+    bench.perform(.hold)
+    let third = try bench.add(2)
+    bench.perform()
+    #expect(!bench.isAnswered(first) && !bench.isAnswered(second) && !bench.isAnswered(third))
+    #expect(bench.isActive.withLock { $0 } == [false])
+  }
+}
