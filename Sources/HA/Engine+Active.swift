@@ -159,16 +159,17 @@ extension Engine {
 
   mutating func drained(_ isEmpty: Bool, _ now: Instant) {
     guard role == .draining, let handover else { return }
-    if isEmpty || isEnding { return release(handover.reason, now) }
+    if isEmpty || isEnding { return release(handover.reason, isDrained: isEmpty, now) }
     self.handover = nil
     become(.active, "the handover is called off: commands are still under way", now)
     serve()
   }
 
-  /// Leaves the disks to the other, keys and all: the successor preempts them.
-  private mutating func release(_ reason: String, _ now: Instant) {
+  /// Leaves the disks to the other, keys and all: the successor preempts them. With nothing under way sessions stay, and
+  /// what waits is answered by the ports' new state: an initiator with another path goes there at once.
+  private mutating func release(_ reason: String, isDrained: Bool = false, _ now: Instant) {
     handover = nil
-    actions.append(.target(.closeWithoutAnswer))
+    if !isDrained { actions.append(.target(.closeWithoutAnswer)) }
     setAddresses(false)
     for index in disks.indices
     where disks[index].busy == nil && disks[index].state == .secured && isArbiter(disks[index].id) {

@@ -47,7 +47,7 @@ struct PairTargetTests {
     func perform(_ orders: TargetOrder...) {
       for order in orders { target.perform(order, afterTakeover: false) { _ in } }
       let isDone = ReadyFlag()
-      target.perform(.drain(until: BootClock.now + 1_000_000_000), afterTakeover: false) { _ in isDone.set() }
+      target.perform(.recover(Epoch(1), disks: []), afterTakeover: false) { _ in isDone.set() }
       #expect(isDone.wait(milliseconds: 5000))
     }
 
@@ -80,6 +80,21 @@ struct PairTargetTests {
     #expect(bench.isAnswered(export))
     bench.perform(.closeWithoutAnswer)
     #expect(!bench.isAnswered(export))
+  }
+
+  @Test("While the node drains nothing new is begun; a handover that is called off lets all go on")
+  func drains() throws {
+    let bench = Bench()
+    let export = try bench.add(0)
+    let disk = try #require(export.label?.disk)
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    #expect(bench.isAnswered(export))
+    bench.perform(.drain(until: BootClock.now))
+    #expect(!bench.isAnswered(export))
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    #expect(bench.isAnswered(export))
+    bench.perform(.drain(until: BootClock.now), .standby)
+    #expect(bench.isAnswered(export), "standby is an answer")
   }
 
   @Test("In standby a disk that comes later is answered for like the others, and waits again when the pair does")

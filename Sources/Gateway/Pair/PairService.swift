@@ -83,7 +83,7 @@ final class PairService: Sendable {
         addresses: { order in
           switch order {
           case .take: service.take()
-          case .drop: service.drop()
+          case .drop: Self.leave(service, context)
           }
         }, stepped: { context.pulse.store($0, ordering: .releasing) }, changed: { hub.changed($0) })
     ) { disks.expire(at: $0) }
@@ -136,6 +136,16 @@ final class PairService: Sendable {
   var status: PairStatus { coordinator.status }
   var transitions: [Transition] { coordinator.transitions }
   var problems: [DiskID: String] { target.problems }
+
+  /// Ends what came through the service addresses, while they are still there to tell it, then drops them.
+  private static func leave(_ service: ServiceAddresses, _ context: ShardContext) {
+    let held = service.held
+    if !held.isEmpty {
+      // A thread that hangs must not keep the address here.
+      _ = context.collect(within: 10_000_000) { $0.endConnections(to: held) }
+    }
+    service.drop()
+  }
 
   // MARK: What follows
 

@@ -68,7 +68,9 @@ final class PairTarget: Sendable {
         recover(epoch, [disk], afterTakeover)
         release([disk], permit)
       }
-    case .drain(let deadline): queue.run { [self] in report(.drained(drain(until: deadline))) }
+    case .drain(let deadline):
+      suspendAll()
+      queue.run { [self] in report(.drained(drain(until: deadline))) }
     case .standby:
       let permit = self.permit
       queue.run { [self] in standBy(permit) }

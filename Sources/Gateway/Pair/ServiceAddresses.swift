@@ -94,6 +94,9 @@ public final class ServiceAddresses: Sendable {
     return problems
   }
 
+  /// Those that are this node's now.
+  var held: [NetworkAddress] { state.withLock { $0.held.map(\.address.address) } }
+
   /// Other addresses from now on: after the settings were read again.
   public func set(_ addresses: [ServiceAddress]) {
     let isTaken = state.withLock { state -> Bool in

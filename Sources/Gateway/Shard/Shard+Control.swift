@@ -1,4 +1,5 @@
 import CSystem
+import Discovery
 import Glibc
 import ISCSI
 import SCSI
@@ -92,11 +93,23 @@ extension Shard {
         continue
       }
       // Parameter 3: log out within so many seconds.
-      var header = BasicHeaderSegment.asyncMessage(.logoutRequest, parameters: (0, 0, 1))
-      header.statSN = connection.statSN
-      connection.statSN &+= 1
-      connection.mover.sendControl(header)
-      touch(connection)
+      respond(connection, .asyncMessage(.logoutRequest, parameters: (0, 0, 1)))
+    }
+  }
+
+  /// Ends the connections to addresses that another node is about to have: with a message (RFC 7143 §11.9.1, event 3) that
+  /// has the initiator come back after a second, in place of the two or more that most wait of themselves.
+  func endConnections(to addresses: [NetworkAddress]) {
+    let prefixes = addresses.map { $0.targetAddressText + ":" }
+    for case let connection? in connections where prefixes.contains(where: connection.local.hasPrefix) {
+      let reason = "its address moves to the other node"
+      guard connection.phase == .fullFeature, connection.hasHeard else {
+        close(connection, reason)
+        continue
+      }
+      // Time2Wait and Time2Retain, in seconds.
+      respond(connection, .asyncMessage(.sessionDrop, parameters: (0, 1, 0)))
+      closeAfterSend(connection, reason)
     }
   }
 

@@ -80,6 +80,9 @@ extension SimNode {
       closeSessions(after: 100_000)
     case .standby:
       mode = .standby
+      isDraining = false
+      served = served.map { _ in false }
+      servedEpoch = .none
       let held = operations.filter { $0.state == .waiting }
       operations.removeAll { $0.state == .waiting }
       for operation in held { answer(operation, .notReady) }
