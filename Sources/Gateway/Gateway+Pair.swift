@@ -24,7 +24,8 @@ extension Gateway {
       gateway: PairService.Gateway(
         setPortGroups: { [weak self] body in self?.setPortGroups(body) },
         setTakesLogins: { [weak self] in self?.change { $0.takesLogins = true } },
-        hasRDMA: { [weak self] in self?.hasRDMA ?? false }))
+        hasRDMA: { [weak self] in self?.hasRDMA ?? false },
+        deviceServer: { [weak self] in self?.deviceServer }))
     setPortGroups { $0.isExplicit = settings.pair.hasExplicitALUA }
     // Two disks may come at a time.
     guard keep(service) else { return }

@@ -64,6 +64,7 @@ public final class Gateway: GatewayControl {
   var requestedTargetName: String? { options.requestedTargetName }
   var isPairEnabled: Bool { settings.pair.isEnabled }
   var hasRDMA: Bool { parts.withLock { $0.portGroups.hasRDMA } }
+  var deviceServer: DeviceServer? { parts.withLock { $0.configuration?.deviceServer } }
 
   /// Keeps the pair; false: there is one already.
   func keep(_ pair: PairService) -> Bool {

@@ -34,6 +34,7 @@ public struct PairStatus: Equatable, Sendable {
 
   public struct Peer: Equatable, Sendable {
     public var node: UUID
+    public var bootID: UInt64
     public var name: String
     public var role: Role
     public var epoch: Epoch
@@ -63,8 +64,9 @@ extension Engine {
   private func shown(_ peer: PeerView, _ now: Instant) -> PairStatus.Peer {
     let heard = peer.links.filter { now < $0.heardAt + PairTimers.silence && links.contains($0.id) }
     return PairStatus.Peer(
-      node: peer.beat.node, name: peer.beat.name, role: peer.beat.role, epoch: peer.beat.epoch, flags: peer.beat.flags,
-      heardAt: peer.heardAt, links: heard.map(\.id), bothWays: heard.filter(\.isBothWays).map(\.id),
+      node: peer.beat.node, bootID: peer.beat.bootID, name: peer.beat.name, role: peer.beat.role,
+      epoch: peer.beat.epoch, flags: peer.beat.flags, heardAt: peer.heardAt, links: heard.map(\.id),
+      bothWays: heard.filter(\.isBothWays).map(\.id),
       disks: peer.beat.disks)
   }
 }

@@ -74,6 +74,11 @@ public final class DeviceServer: Sendable {
       return .checkCondition(attention.sense)
     }
     guard let row = lookup.row?.pointee else { return .checkCondition(lookup.refusal) }
+    if isElsewhere(row, nexus) {
+      if let misuse = row.misuse(in: request.cdb) { return .checkCondition(misuse) }
+      if row.handler == .persistentReserveIn { return .forward(unit, parameters: []) }
+      return perform(row, Command(request, unit, nexus, map))
+    }
     if !portGroups.isAllActive, let refusal = refuseForAccessState(row, nexus) { return refusal }
     if let refusal = refuse(row, unit, nexus) { return refusal }
     if let misuse = row.misuse(in: request.cdb) { return .checkCondition(misuse) }
@@ -92,6 +97,7 @@ public final class DeviceServer: Sendable {
     let lookup = table.row(for: request.cdb)
     guard let row = lookup.row?.pointee else { return .checkCondition(lookup.refusal) }
     if unit.gate.contains(.suspended) { return .wait(unit) }
+    if isElsewhere(row, nexus) { return .forward(unit, parameters: parameters) }
     if !portGroups.isAllActive, let refusal = refuseForAccessState(row, nexus) { return refusal }
     // A reservation may have come while the data was on its way.
     if let refusal = refuse(row, unit, nexus) { return refusal }
@@ -104,6 +110,27 @@ public final class DeviceServer: Sendable {
     case .setTargetPortGroups: return setTargetPortGroups(parameters)
     case .sendDiagnostic: return .checkCondition(.invalidFieldInParameterList(byte: 0))
     default: return .checkCondition(.internalTargetFailure)
+    }
+  }
+
+  /// What becomes of a PERSISTENT RESERVE IN or OUT that came to the node in standby and was handed over (`.forward`).
+  /// `.wait`: this node cannot say now.
+  public func reserve(
+    _ request: Request, nexus: Nexus, map: LogicalUnitMap, parameters: [UInt8]
+  ) -> Disposition {
+    guard let number = LogicalUnitMap.number(of: request.lun), let unit = map[number], !unit.gate.contains(.gone) else {
+      return .checkCondition(.logicalUnitNotSupported)
+    }
+    guard portGroups.isAllActive, !unit.gate.contains(.suspended) else { return .wait(unit) }
+    let lookup = table.row(for: request.cdb)
+    guard let row = lookup.row?.pointee else { return .checkCondition(lookup.refusal) }
+    if let refusal = refuse(row, unit, nexus) { return refusal }
+    if let misuse = row.misuse(in: request.cdb) { return .checkCondition(misuse) }
+    let command = Command(request, unit, nexus, map)
+    switch row.handler {
+    case .persistentReserveIn: return persistentReserveIn(command)
+    case .persistentReserveOut: return persistentReserveOut(command, parameters)
+    default: return .checkCondition(.invalidCommandOperationCode)
     }
   }
 
@@ -127,6 +154,12 @@ public final class DeviceServer: Sendable {
   }
 
   // MARK: - Refusals
+
+  /// Whether another node has what the command is about: in standby it has the table of persistent reservations.
+  private func isElsewhere(_ row: CommandRow, _ nexus: Nexus) -> Bool {
+    guard !portGroups.isAllActive, portGroups.state(of: nexus.targetPortGroup) == .standby else { return false }
+    return row.handler == .persistentReserveIn || row.handler == .persistentReserveOut
+  }
 
   /// SPC-5 §5.18.2.6 to §5.18.2.8.
   private func refuseForAccessState(_ row: CommandRow, _ nexus: Nexus) -> Disposition? {

@@ -38,6 +38,9 @@ public enum Disposition: Sendable {
   /// Another target port group is wanted (SET TARGET PORT GROUPS): have the pair switch over, then answer GOOD, or CHECK
   /// CONDITION with `Sense.setTargetPortGroupsCommandFailed`.
   case switchover
+  /// PERSISTENT RESERVE IN or OUT at a port in standby, with its parameter list: have the node that is active carry it out
+  /// (`DeviceServer.reserve(_:nexus:map:parameters:)` there), and answer with what it says.
+  case forward(LogicalUnit, parameters: [UInt8])
   /// Nobody knows yet who has the logical unit's disk: ask again, with the same parameter list if there was one, when the
   /// unit is no longer suspended. Nothing has changed, no unit attention is taken.
   case wait(LogicalUnit)

@@ -129,9 +129,7 @@ public final class LogicalUnit: Sendable {
       return true
     }
     guard isOurs else { return CommitOutcome(status: .busy, aborts: []) }
-    for notice in change.effects.attentions {
-      for nexus in registry.matching(notice.nexus) { nexus.raise(notice.attention, lun: number) }
-    }
+    registry.raise(change.effects.attentions, lun: number)
     return CommitOutcome(status: .good, aborts: change.effects.aborts)
   }
 

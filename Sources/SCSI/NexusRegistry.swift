@@ -4,6 +4,8 @@ import Synchronization
 /// bounded by the limit on sessions, which the transport keeps.
 public final class NexusRegistry: Sendable {
   private let nexuses = Mutex<[UInt64: Nexus]>([:])
+  /// Told of attentions for nexuses that are not here: they may be another node's.
+  public let elsewhere = Mutex<(@Sendable ([ReservationEffects.Notice], _ lun: UInt16) -> Void)?>(nil)
 
   public init() {}
 
@@ -28,6 +30,17 @@ public final class NexusRegistry: Sendable {
   /// The live nexuses of this iSCSI initiator node.
   public func matching(initiatorName: String) -> [Nexus] {
     all.filter { $0.identity.initiatorName == initiatorName }
+  }
+
+  /// Raises what a change of reservations brings for others.
+  func raise(_ notices: [ReservationEffects.Notice], lun: UInt16) {
+    var others: [ReservationEffects.Notice] = []
+    for notice in notices {
+      let found = matching(notice.nexus)
+      if found.isEmpty { others.append(notice) }
+      for nexus in found { nexus.raise(notice.attention, lun: lun) }
+    }
+    if !others.isEmpty, let elsewhere = elsewhere.withLock({ $0 }) { elsewhere(others, lun) }
   }
 
   /// Raises a unit attention on every nexus but `except`, for one logical unit or with nil for every one.

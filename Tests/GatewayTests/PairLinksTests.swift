@@ -21,6 +21,7 @@ private final class Node: Sendable {
   let links: PairLinks
   let port: UInt16
   private let seen: Locked<Seen>
+  private let calls = Locked<PeerCalls?>(nil)
   private let isStopped = Atomic(false)
 
   init(_ number: UInt8, port: UInt16, boot: UInt64 = 0, in namespace: NetworkNamespace? = nil, key: [UInt8]? = key) {
@@ -32,9 +33,11 @@ private final class Node: Sendable {
     identity = NodeIdentity(
       node: UUID(random: [UInt8](repeating: number, count: 16)), bootID: boot == 0 ? UInt64(number) : boot,
       name: "node\(number)")
+    let calls = calls
     links = PairLinks(
       identity: identity, options: options,
       receive: { beat, link in seen.with { $0.beats[link, default: []].append(beat) } },
+      receiveCall: { call in calls.with { $0 }?.take(call) },
       linksChanged: { links in seen.with { $0.changes.append(links) } })
     self.port = port
     self.seen = seen
@@ -48,6 +51,14 @@ private final class Node: Sendable {
     Heartbeat(
       cluster: cluster, node: identity.node, bootID: identity.bootID, sequence: sequence, role: .passive, epoch: .none,
       name: identity.name)
+  }
+
+  /// Questions to a node, and answers to its own.
+  func call(_ peerBoot: UInt64, handler: @escaping PeerCalls.Handler) -> PeerCalls {
+    let made = PeerCalls(
+      bootID: identity.bootID, links: { [weak self] in self?.links }, peerBoot: { peerBoot }, handler: handler)
+    calls.with { $0 = made }
+    return made
   }
 
   func beginBeating() {
@@ -360,5 +371,37 @@ struct PairLinksInterfacesTests {
     left.beginBeating()
     right.beginBeating()
     until("IPv6 is up") { left.links.up.contains(LinkID("eth0/6")) }
+  }
+
+  @Test("A question is answered, carried out once though it comes several times, and not by another start of the node")
+  func calls() {
+    let port = freshPort()
+    let (a, b) = (Node(1, port: port), Node(2, port: port))
+    defer { stop(a, b) }
+    let carriedOut = Locked(0)
+    let asking = a.call(2) { _ in nil }
+    _ = b.call(1) { question in
+      carriedOut.with { $0 += 1 }
+      // Longer than it takes to be asked again.
+      usleep(250_000)
+      return question.isEmpty ? nil : question.reversed()
+    }
+    a.beginBeating()
+    b.beginBeating()
+    until("they hear each other") { !a.links.up.isEmpty && !b.links.up.isEmpty }
+    let answers = Locked<[[UInt8]?]>([])
+    let long = [UInt8](repeating: 7, count: 20_000) + [9]
+    asking.ask([1, 2, 3], within: 10_000_000_000) { answer in answers.with { $0.append(answer) } }
+    asking.ask(long, within: 10_000_000_000) { answer in answers.with { $0.append(answer) } }
+    until("both are answered") { answers.with(\.count) == 2 }
+    #expect(answers.with { $0 } == [[3, 2, 1], long.reversed()])
+    #expect(carriedOut.with { $0 } == 2)
+    asking.ask([], within: 300_000_000) { answer in answers.with { $0.append(answer) } }
+    until("it is given up") { answers.with(\.count) == 3 }
+    let stranger = a.call(3) { _ in nil }
+    stranger.ask([1], within: 300_000_000) { answer in answers.with { $0.append(answer) } }
+    until("that too") { answers.with(\.count) == 4 }
+    #expect(answers.with { $0.suffix(2) } == [nil, nil])
+    #expect(carriedOut.with { $0 } == 3)
   }
 }

@@ -90,6 +90,7 @@ enum Answer: Equatable {
   case reservationChange
   case wait
   case switchover
+  case forward([UInt8])
 
   init(_ disposition: Disposition) {
     switch disposition {
@@ -102,6 +103,7 @@ enum Answer: Equatable {
     case .reservationChange: self = .reservationChange
     case .wait: self = .wait
     case .switchover: self = .switchover
+    case .forward(_, let parameters): self = .forward(parameters)
     }
   }
 

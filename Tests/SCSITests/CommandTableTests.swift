@@ -121,7 +121,7 @@ struct CommandTableTests {
         #expect(extents.allSatisfy { $0.lba + $0.blocks <= 1000 && $0.blocks > 0 })
       case .dataOut: Issue.record("asked for a parameter list twice")
       case .wait: Issue.record("waits, though the unit is not suspended")
-      case .switchover: Issue.record("there is no pair")
+      case .switchover, .forward: Issue.record("there is no pair")
       case .status, .checkCondition, .dataIn: break
       }
     }

@@ -139,8 +139,8 @@ struct LogicalUnitAddressTests {
     #expect(standby.send(inquiry).data.count == 96)
     #expect(standby.send([0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]).data.count == 8)
     #expect(standby.send([0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0]).data.count == 32)
-    #expect(standby.send([0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0]).answer == .sense(.notReady, 0x040B))
     let unavailable = try Bench(state: .unavailable)
+    #expect(unavailable.send([0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0]).answer == .sense(.notReady, 0x040C))
     #expect(unavailable.send(testUnitReady).answer == .sense(.notReady, 0x040C))
     let groups = unavailable.send([0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]).data
     #expect(groups == [0, 0, 0, 16, 0x03, 0x8F, 0, 1, 0, 2, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2])

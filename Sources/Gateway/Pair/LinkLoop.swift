@@ -9,11 +9,13 @@ import Synchronization
 final class LinkLoop {
   enum Order: Sendable {
     case send(Heartbeat)
+    case call(PeerMessage)
     case stop
   }
 
   struct Handlers: Sendable {
     var receive: @Sendable (Heartbeat, LinkID) -> Void
+    var receiveCall: @Sendable (PeerCall) -> Void
     var linksChanged: @Sendable ([LinkID]) -> Void
   }
 
@@ -34,7 +36,7 @@ final class LinkLoop {
   private var look: Instant?
   /// Sockets that are left alone until then.
   private var flooded: (sockets: Set<Int32>, until: Instant)?
-  private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: HeartbeatCodec.byteCountMax + 1, alignment: 8)
+  private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: PeerCall.byteCountMax + 1, alignment: 8)
 
   init(table: LinkTableLock, inbox: Inbox<Order>, onLoopback: Bool, handlers: Handlers) {
     self.table = table
@@ -63,7 +65,12 @@ final class LinkLoop {
       if let look, look <= now { lookAtInterfaces() }
       let news = receive(ready, at: now)
       guard obey() else { break }
-      for item in news { handlers.receive(item.beat, item.link) }
+      for item in news {
+        switch item {
+        case .beat(let beat, let link): handlers.receive(beat, link)
+        case .call(let call): handlers.receiveCall(call)
+        }
+      }
       tellIfChanged()
     }
     table.close()
@@ -124,6 +131,7 @@ final class LinkLoop {
     for order in inbox.take() {
       switch order {
       case .send(let beat): last = beat
+      case .call(let message): table.withLock { $0.send(message, at: LinkClock.now()) }
       case .stop: return false
       }
     }

@@ -11,10 +11,10 @@ struct LinkTable: Sendable {
     var record: LinkRecord
   }
 
-  /// A beat to hand on.
-  struct News: Equatable {
-    var beat: Heartbeat
-    var link: LinkID
+  /// What is to be handed on.
+  enum News: Equatable {
+    case beat(Heartbeat, LinkID)
+    case call(PeerCall)
   }
 
   private let identity: NodeIdentity
@@ -77,13 +77,34 @@ struct LinkTable: Sendable {
     }
   }
 
+  /// Sends a message over every link to where the peer was heard.
+  mutating func send(_ message: PeerMessage, at now: Instant) {
+    guard let cluster else { return }
+    let call = PeerCall(
+      kind: message.kind, cluster: cluster, node: identity.node, bootID: identity.bootID, toBoot: message.toBoot,
+      number: message.number, body: message.body)
+    let bytes = call.encode(key: key)
+    for (interface, link) in links {
+      guard let peer = link.record.peer, link.record.condition(at: now) != .silent else { continue }
+      if !link.socket.send(bytes, to: peer) { links[interface]?.record.sendFailures += 1 }
+    }
+  }
+
   /// Takes a datagram.
   ///
-  /// - Returns: The beat if it is to be handed on.
+  /// - Returns: What it says, if it is to be handed on.
   mutating func take(
     _ bytes: [UInt8], from address: [UInt8], over interface: LinkInterface, byMulticast: Bool, at now: Instant
   ) -> News? {
-    guard let beat = authentic(bytes), isPeers(beat) else { return nil }
+    if PeerCall.isOne(bytes) {
+      guard let call = authentic(bytes, PeerCall.decode), isPeers(call.cluster, call.node, call.bootID) else {
+        return nil
+      }
+      return .call(call)
+    }
+    guard let beat = authentic(bytes, HeartbeatCodec.decode), isPeers(beat.cluster, beat.node, beat.bootID) else {
+      return nil
+    }
     // What names an old beat of ours waited somewhere: here, while this program stood still.
     let echoAt = beat.heardBoot == identity.bootID ? sent.time(of: beat.heardSequence) : nil
     let sentAt = echoAt.flatMap { now &- $0 < PeerBoots.graceNs ? $0 : nil }
@@ -95,7 +116,7 @@ struct LinkTable: Sendable {
     let isNews = links[interface]?.record.take(
       beat, from: address, byMulticast: byMulticast, sentAt: sentAt, at: now)
     guard isNews == true else { return nil }
-    return News(beat: withNewestEcho(beat, isProof: sentAt != nil, at: now), link: interface.id)
+    return .beat(withNewestEcho(beat, isProof: sentAt != nil, at: now), interface.id)
   }
 
   /// A copy says what the peer heard over its own link, and that is the link's business. Whoever it is handed to wants to know
@@ -111,12 +132,14 @@ struct LinkTable: Sendable {
     return beat
   }
 
-  private mutating func authentic(_ bytes: [UInt8]) -> Heartbeat? {
+  private mutating func authentic<Message>(
+    _ bytes: [UInt8], _ decode: (_ bytes: [UInt8], _ key: [UInt8]) throws(HeartbeatFault) -> Message
+  ) -> Message? {
     guard cluster != nil else {
       drops.noKey += 1
       return nil
     }
-    do throws(HeartbeatFault) { return try HeartbeatCodec.decode(bytes, key: key) } catch {
+    do throws(HeartbeatFault) { return try decode(bytes, key) } catch {
       switch error {
       case .foreign, .unknownVersion: drops.foreign += 1
       case .notAuthentic: drops.notAuthentic += 1
@@ -126,12 +149,12 @@ struct LinkTable: Sendable {
     }
   }
 
-  private mutating func isPeers(_ beat: Heartbeat) -> Bool {
-    if beat.cluster != cluster {
+  private mutating func isPeers(_ cluster: UUID, _ node: UUID, _ bootID: UInt64) -> Bool {
+    if cluster != self.cluster {
       drops.otherCluster += 1
-    } else if beat.node != identity.node {
+    } else if node != identity.node {
       return true
-    } else if beat.bootID == identity.bootID {
+    } else if bootID == identity.bootID {
       drops.own += 1
     } else {
       drops.sameNode += 1

@@ -40,14 +40,16 @@ public final class PairLinks: Sendable {
   ///   - receive: called on the links' thread with each beat of the peer that is authentic, of now, and newer on its link than
   ///     the one before. The same beat comes once for each link that it came over; what it says it heard is the newest of our
   ///     beats that the peer has named over any link.
+  ///   - receiveCall: called on the links' thread with each message of the peer that is authentic; each may come several times.
   ///   - linksChanged: called on the links' thread with the links that are up, sorted, whenever that changes; none at first.
   public init(
     identity: NodeIdentity, options: Options = Options(), receive: @escaping @Sendable (Heartbeat, LinkID) -> Void,
+    receiveCall: @escaping @Sendable (PeerCall) -> Void = { _ in },
     linksChanged: @escaping @Sendable ([LinkID]) -> Void
   ) {
     table = LinkTableLock(LinkTable(identity: identity, port: options.port))
     self.options = options
-    handlers = LinkLoop.Handlers(receive: receive, linksChanged: linksChanged)
+    handlers = LinkLoop.Handlers(receive: receive, receiveCall: receiveCall, linksChanged: linksChanged)
   }
 
   /// Begins to listen. Once; sockets that cannot be had are problems of the report.
@@ -78,6 +80,9 @@ public final class PairLinks: Sendable {
 
   /// Sends a beat over every link; what was heard is filled in for each. Returns at once; nothing is sent without a key.
   public func send(_ beat: Heartbeat) { inbox.post(.send(beat)) }
+
+  /// Sends a message once over every link that the peer is heard on. Returns at once.
+  func send(_ message: PeerMessage) { inbox.post(.call(message)) }
 
   /// The links that are up, sorted.
   public var up: [LinkID] { table.withLock { $0.up(at: LinkClock.now()) } }

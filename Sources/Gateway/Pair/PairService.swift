@@ -17,6 +17,8 @@ final class PairService: Sendable {
     /// It is known which ports are this node's.
     var setTakesLogins: @Sendable () -> Void
     var hasRDMA: @Sendable () -> Bool
+    /// With the port groups of now; nil: the gateway is ending.
+    var deviceServer: @Sendable () -> DeviceServer?
   }
 
   let links: PairLinks
@@ -27,16 +29,29 @@ final class PairService: Sendable {
   private let context: ShardContext
   private let gateway: Gateway
   private let health: PairHealth
+  private let calls: PeerCalls
+  private let reservations: PeerReservations
   private let isStopped = Atomic<Bool>(false)
 
   /// What was made earlier and what was made later know each other only through this.
   private final class Hub: Sendable {
-    private let places = Mutex<(coordinator: PairCoordinator?, changed: (@Sendable (PairStatus) -> Void)?)>((nil, nil))
-
-    func set(_ coordinator: PairCoordinator, changed: @escaping @Sendable (PairStatus) -> Void) {
-      places.withLock { $0 = (coordinator, changed) }
+    private struct Places {
+      var coordinator: PairCoordinator?
+      var changed: (@Sendable (PairStatus) -> Void)?
+      var links: PairLinks?
+      var calls: PeerCalls?
     }
 
+    private let places = Mutex(Places())
+
+    func set(_ coordinator: PairCoordinator, changed: @escaping @Sendable (PairStatus) -> Void) {
+      places.withLock { ($0.coordinator, $0.changed) = (coordinator, changed) }
+    }
+
+    func set(_ links: PairLinks, _ calls: PeerCalls) { places.withLock { ($0.links, $0.calls) = (links, calls) } }
+    var links: PairLinks? { places.withLock { $0.links } }
+    var calls: PeerCalls? { places.withLock { $0.calls } }
+    var peer: PairStatus.Peer? { places.withLock { $0.coordinator }?.status.peer }
     func post(_ event: Event) { places.withLock { $0.coordinator }?.post(event) }
     func changed(_ status: PairStatus) { places.withLock { $0.changed }?(status) }
   }
@@ -56,16 +71,26 @@ final class PairService: Sendable {
     }
     let orders = PairDiskOrders(exports: exports) { export in
       // Who does not answer may have some.
-      context.sum(within: 500_000_000) { $0.requestsUnderWay(of: export) } != 0
+      context.sum(within: 500_000_000) { $0.requestsUnderWay(of: export) } != 0 || export.isWritingRecord
     }
     let disks = PairDisks(perform: { orders.perform($0, $1) }) { disk, number, answer in
       hub.post(.answer(disk, order: number, answer))
     }
     let links = PairLinks(identity: provisioner.node) { beat, link in
       hub.post(.received(beat, link: link))
+    } receiveCall: {
+      hub.calls?.take($0)
     } linksChanged: { up in
       hub.post(.links(up))
     }
+    let reservations = PeerReservations(
+      context: context, exports: exports, server: gateway.deviceServer,
+      ask: { hub.calls?.ask($0, within: $1, answer: $2) ?? $2(nil) })
+    calls = PeerCalls(
+      bootID: provisioner.node.bootID, links: { hub.links }, peerBoot: { hub.peer?.bootID },
+      handler: reservations.serve)
+    self.reservations = reservations
+    hub.set(links, calls)
     let service = ServiceAddresses(addresses)
     self.target = target
     self.links = links
@@ -88,6 +113,12 @@ final class PairService: Sendable {
         }, stepped: { context.pulse.store($0, ordering: .releasing) }, changed: { hub.changed($0) })
     ) { disks.expire(at: $0) }
     hub.set(coordinator) { [weak self] in self?.statusChanged($0) }
+    context.forward.withLock { forward in
+      forward = { reservations.forward($0, $1, $2, $3, answer: $4) }
+    }
+    context.registry.elsewhere.withLock { elsewhere in
+      elsewhere = { notices, lun in if hub.peer?.role == .passive { reservations.tell(notices, lun: lun) } }
+    }
     context.conflict.withLock { conflict in
       conflict = { export in
         if let disk = export.label?.disk { hub.post(.conflict(disk)) }
@@ -119,6 +150,8 @@ final class PairService: Sendable {
     health.stop()
     coordinator.stop()
     context.pulse.store(0, ordering: .releasing)
+    context.forward.withLock { $0 = nil }
+    context.registry.elsewhere.withLock { $0 = nil }
     links.stop()
   }
 

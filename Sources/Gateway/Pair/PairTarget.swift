@@ -184,7 +184,7 @@ final class PairTarget: Sendable {
       guard now < deadline, let count = context.sum(within: deadline - now, { $0.commandsUnderWay }) else {
         return false
       }
-      if count == 0 { return true }
+      if count == 0, !exports().contains(where: \.isWritingRecord) { return true }
       usleep(1000)
     }
   }

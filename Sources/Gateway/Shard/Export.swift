@@ -106,6 +106,9 @@ public final class Export: Sendable {
     }
   }
 
+  /// Whether a reservation record is on its way to the disk.
+  var isWritingRecord: Bool { records.withLock { $0.use == .writer } }
+
   enum ReservationPlace {
     /// A disk without a label area.
     case none

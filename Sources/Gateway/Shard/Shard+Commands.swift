@@ -205,6 +205,7 @@ extension Shard {
       startSimple(index, MediumOperation(.writeZeroes, lba: 0, blocks: 0, mayUnmap: true))
     case .reservationChange(let change, let unit):
       changeReservation(index, change, unit)
+    case .forward(let unit, let parameters): forward(index, unit, parameters)
     case .medium, .dataOut, .wait, .switchover: break
     }
   }

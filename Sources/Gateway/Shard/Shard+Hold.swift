@@ -139,6 +139,28 @@ extension Shard {
     ask(answer)
   }
 
+  /// Has the other node carry out a command, and answers with what it says.
+  func forward(_ index: Int, _ unit: LogicalUnit, _ parameters: [UInt8]) {
+    guard let nexus = connections[Int(commands[index].pointee.connection)]?.nexus,
+      let ask = context.forward.withLock({ $0 })
+    else { return fail(index, .notReadyTargetPortInStandbyState) }
+    let generation = commands[index].pointee.generation
+    let home = handle
+    ask(unit, nexus.identity, commands[index].pointee.cdb, parameters) { outcome in
+      home.post(
+        .perform { shard in
+          guard shard.commands[index].pointee.generation == generation, !shard.commands[index].pointee.isAborted else {
+            return
+          }
+          // Whether it was carried out is not known: the initiator looks, as after any lost answer.
+          guard let outcome else { return shard.fail(index, .notReadyTargetPortInTransition) }
+          if let sense = outcome.sense { return shard.fail(index, sense) }
+          if outcome.status == .good, !outcome.data.isEmpty { return shard.answer(index, outcome.data) }
+          shard.finish(index, outcome.status, transferred: 0, actual: 0)
+        })
+    }
+  }
+
   // MARK: Connections
 
   /// Serves a new connection, once it is known which ports are this node's.

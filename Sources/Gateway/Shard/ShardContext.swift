@@ -118,6 +118,11 @@ final class ShardContext: Sendable {
   /// Has the pair switch over, and says whether that came to be.
   let switchover = Mutex<(@Sendable (@escaping @Sendable (Bool) -> Void) -> Void)?>(nil)
 
+  /// Has the other node of the pair carry out a command on reservations; nil: it is not known what became of it.
+  typealias Forward =
+    @Sendable (LogicalUnit, NexusIdentity, CDB, [UInt8], @escaping @Sendable (PeerOutcome?) -> Void) -> Void
+  let forward = Mutex<Forward?>(nil)
+
   private let running: Atomic<Int>
 
   /// Shards whose loop has not ended.

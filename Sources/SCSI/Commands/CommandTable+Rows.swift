@@ -46,7 +46,7 @@ extension CommandTable {
     reserveOut("PERSISTENT RESERVE OUT, REGISTER AND MOVE", 0x07),
   ]
 
-  // Not in standby: another node has the table, and it alone may change it.
+  // In standby another node has the table: it is asked.
   private static func reserveIn(_ name: StaticString, _ action: UInt8) -> CommandRow {
     CommandRow(
       name, [0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], .persistentReserveIn, serviceAction: action,

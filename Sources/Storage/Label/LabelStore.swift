@@ -138,7 +138,7 @@ public enum LabelStore {
 
   /// Writes all of `bytes` (a multiple of the alignment) and, unless told otherwise, flushes the disk. Returns 0 or a
   /// negative errno.
-  static func writeBytes(_ bytes: [UInt8], fd: Int32, offset: UInt64, flushes: Bool = true) -> Int32 {
+  public static func writeBytes(_ bytes: [UInt8], fd: Int32, offset: UInt64, flushes: Bool = true) -> Int32 {
     withAligned(bytes.count) { memory in
       bytes.withUnsafeBytes { memory.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
       var done = 0

@@ -74,7 +74,7 @@ private struct Target {
 
 private func check(_ disposition: Disposition, _ target: Target) {
   switch disposition {
-  case .status, .dataOut, .wait, .switchover: return
+  case .status, .dataOut, .wait, .switchover, .forward: return
   case .checkCondition(let sense):
     precondition(sense.encode(descriptorFormat: false).count <= 252)
     precondition(sense.encode(descriptorFormat: true).count <= 252)

@@ -7,6 +7,10 @@ import HA
   let key = [UInt8](repeating: 0x5A, count: 32)
   check(try? HeartbeatCodec.decode(bytes, key: key), key)
   check(try? HeartbeatCodec.decode(HeartbeatCodec.sign(bytes, key: key), key: key), key)
+  for bytes in [bytes, HeartbeatCodec.sign(bytes, key: key)] {
+    guard let call = try? PeerCall.decode(bytes, key: key) else { continue }
+    precondition((try? PeerCall.decode(call.encode(key: key), key: key)) == call)
+  }
   if let record = OwnerRecord(decoding: bytes) { precondition(record.encode() == bytes) }
   if let beat = DiskBeat(decoding: bytes) { precondition(beat.encode() == bytes) }
 }
