@@ -178,7 +178,7 @@ public final class DeviceServer: Sendable {
   private func refuse(_ row: CommandRow, _ unit: LogicalUnit, _ nexus: Nexus) -> Disposition? {
     let gate = unit.gate
     if gate.isDisjoint(with: .blocking) { return nil }
-    if gate.contains(.reserved), !unit.admits(row.legacy, row.persistent, from: nexus) {
+    if gate.contains(.reserved), !unit.admits(row.legacy, row.persistent, from: nexus, portGroups) {
       return .status(.reservationConflict)
     }
     if gate.contains(.ejected), row.flags.contains(.needsMedium) { return .checkCondition(.mediumNotPresent) }

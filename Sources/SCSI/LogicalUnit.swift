@@ -164,8 +164,10 @@ public final class LogicalUnit: Sendable {
   }
 
   /// Whether the reservations let a command through of which the tables say this.
-  func admits(_ legacy: LegacyAccess, _ persistent: PersistentAccess, from nexus: Nexus) -> Bool {
-    state.withLock { $0.admits(legacy, persistent, from: nexus) }
+  func admits(
+    _ legacy: LegacyAccess, _ persistent: PersistentAccess, from nexus: Nexus, _ portGroups: TargetPortGroups
+  ) -> Bool {
+    state.withLock { $0.admits(legacy, persistent, from: nexus, portGroups) }
   }
 
   /// PREVENT ALLOW MEDIUM REMOVAL, per nexus (SBC-4 §5.15).

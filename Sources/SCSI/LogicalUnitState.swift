@@ -63,7 +63,9 @@ struct LogicalUnitState: Sendable {
     return gate
   }
 
-  mutating func admits(_ legacy: LegacyAccess, _ access: PersistentAccess, from nexus: Nexus) -> Bool {
+  mutating func admits(
+    _ legacy: LegacyAccess, _ access: PersistentAccess, from nexus: Nexus, _ portGroups: TargetPortGroups
+  ) -> Bool {
     if let legacyHolder {
       switch legacy {
       case .allowed: break
@@ -74,17 +76,18 @@ struct LogicalUnitState: Sendable {
     guard let reservation = persistent.reservation else { return true }
     switch access {
     case .always, .own: return true
-    case .reading: return decision(reservation, nexus).reads
-    case .writing: return decision(reservation, nexus).writes
+    case .reading: return decision(reservation, nexus, portGroups).reads
+    case .writing: return decision(reservation, nexus, portGroups).writes
     }
   }
 
-  private mutating func decision(_ reservation: PersistentReservations.Reservation, _ nexus: Nexus) -> Decision {
+  private mutating func decision(
+    _ reservation: PersistentReservations.Reservation, _ nexus: Nexus, _ portGroups: TargetPortGroups
+  ) -> Decision {
     if let known = decisions[nexus.id] { return known }
-    let holder = persistent.isHolder(nexus.identity)
-    let registered = persistent.isRegistered(nexus.identity)
+    let standing = persistent.standing(of: nexus.identity, isElsewhere: portGroups.isElsewhere)
     func allowed(_ access: PersistentAccess) -> Bool {
-      access.isAllowed(with: reservation.kind, holder: holder, registered: registered)
+      access.isAllowed(with: reservation.kind, holder: standing.isHolder, registered: standing.isRegistered)
     }
     let decision = Decision(reads: allowed(.reading), writes: allowed(.writing))
     decisions[nexus.id] = decision

@@ -44,6 +44,8 @@ public struct TargetPortGroups: Equatable, Sendable {
   public let supportedStates: SupportedStates
   /// Whether every group that commands come through here is active: then the warm path asks no further.
   let isAllActive: Bool
+  /// Groups of this node's ports; nil: all are.
+  private let own: Set<UInt16>?
   /// Initiators may ask for another group (TPGS 11b); else it changes only by itself (01b).
   public let isExplicit: Bool
 
@@ -59,6 +61,7 @@ public struct TargetPortGroups: Equatable, Sendable {
     self.groups = groups
     self.supportedStates = supportedStates
     self.isExplicit = isExplicit
+    self.own = own
     isAllActive = groups.allSatisfy {
       $0.state == .activeOptimized || $0.state == .activeNonOptimized || own?.contains($0.id) == false
     }
@@ -67,6 +70,12 @@ public struct TargetPortGroups: Equatable, Sendable {
   /// The state of a group; one that is not in the snapshot is unavailable.
   public func state(of group: UInt16) -> AsymmetricAccessState {
     groups.first { $0.id == group }?.state ?? .unavailable
+  }
+
+  /// Whether a port is none of this node's.
+  func isElsewhere(_ relativeTargetPort: UInt16) -> Bool {
+    guard let own else { return false }
+    return !groups.contains { own.contains($0.id) && $0.relativeTargetPorts.contains(relativeTargetPort) }
   }
 
   /// Every relative target port identifier, ascending.

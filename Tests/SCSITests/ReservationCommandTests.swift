@@ -97,6 +97,47 @@ struct ReservationCommandTests {
     #expect(bench.send(write, from: bench.c).answer == .conflict)
   }
 
+  @Test("What an initiator registered through another node's port lets it go on here, until it is preempted")
+  func accessByOtherNode() throws {
+    let bench = try Bench()
+    let server = DeviceServer(
+      deviceName: "iqn.2026-01.org.example:gw", registry: bench.registry,
+      portGroups: TargetPortGroups(
+        [
+          .init(id: 1, relativeTargetPorts: [1]), .init(id: 2, relativeTargetPorts: [2]),
+          .init(id: 3, state: .standby, relativeTargetPorts: [3]),
+        ], own: [1, 2]))
+    // Sessions of their own: other ISIDs.
+    let elsewhere = Bench.nexus(11, name: "iqn.2026-01.org.example:a", isid: 0x8000_0000_0002, port: 3)
+    let holdsElsewhere = Bench.nexus(12, name: "iqn.2026-01.org.example:b", isid: 0x8000_0000_0003, port: 3)
+    let here = Bench.nexus(13, name: "iqn.2026-01.org.example:d", port: 2)
+    let otherPort = Bench.nexus(14, name: "iqn.2026-01.org.example:d", port: 1)
+    for nexus in [elsewhere, holdsElsewhere, here, otherPort] { bench.registry.attach(nexus) }
+    func mayWrite(_ nexus: Nexus) -> Bool {
+      while nexus.take(lun: 0) != nil {}
+      return Answer(server.execute(Request(cdb: CDB(write), lun: 0), nexus: nexus, map: bench.map)) != .conflict
+    }
+    bench.reserveOut(.register, serviceKey: 1, from: elsewhere)
+    bench.reserveOut(.register, serviceKey: 2, from: holdsElsewhere)
+    bench.reserveOut(.register, serviceKey: 4, from: here)
+    #expect(bench.reserveOut(.reserve, key: 2, type: 1, from: holdsElsewhere) == .good)
+    #expect(!mayWrite(bench.a), "its initiator does not hold")
+    #expect(mayWrite(bench.b), "its initiator holds")
+    #expect(bench.reserveOut(.preempt, key: 2, serviceKey: 2, type: 5, from: holdsElsewhere) == .good)
+    #expect(mayWrite(bench.a))
+    #expect(mayWrite(bench.b))
+    #expect(!mayWrite(bench.c))
+    #expect(!mayWrite(otherPort), "registered through another port of this node")
+    #expect(bench.reserveOut(.preempt, key: 2, serviceKey: 1, type: 5, from: holdsElsewhere) == .good)
+    #expect(!mayWrite(bench.a))
+    #expect(bench.reserveOut(.reserve, key: 2, type: 5, from: bench.b) == .conflict, "it is not registered itself")
+  }
+
+  @Test("A node that is alone knows no other node's ports")
+  func accessAlone() throws {
+    #expect(!TargetPortGroups([.init(id: 1, relativeTargetPorts: [1])]).isElsewhere(3))
+  }
+
   @Test("Unit attentions reach the nexuses of those who lost something (SPC-5 §5.14.11)")
   func attentions() throws {
     let bench = try Bench()

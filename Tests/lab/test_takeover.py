@@ -47,12 +47,17 @@ class TakeoverCase(PairCase):
             raise TimedOut(f"{late}: {seen}") from None
 
     def until_paired(self, seconds=90):
-        def reached():
-            return (sorted(self.role(node) for node in self.pair.nodes) == ["active", "passive"]
-                    and all(self.report(node)["peer"] for node in self.pair.nodes))
+        seen = []
 
-        wait_until(reached, seconds, "the two are a pair: " + str([self.report(node) for node in self.pair.nodes]),
-                   step=0.2)
+        def reached():
+            seen[:] = [self.report(node) for node in self.pair.nodes]
+            return (sorted(each["role"] for each in seen) == ["active", "passive"]
+                    and all(each.get("peer") for each in seen))
+
+        try:
+            wait_until(reached, seconds, "the two are a pair", step=0.2)
+        except TimedOut as late:
+            raise TimedOut(f"{late}: {seen}") from None
 
     def start_pair(self, settings=""):
         self.a.attach_disks()
@@ -74,8 +79,8 @@ class TakeoverCase(PairCase):
         for change in reversed(changes):
             if change["to"] in ("suspecting",) or (change["to"] == "fencing" and change["from"] == "passive"):
                 break
-            parts[change["from"]] = change["milliseconds"] or 0.0
-            total += change["milliseconds"] or 0.0
+            parts[change["from"]] = change.get("milliseconds") or 0.0
+            total += change.get("milliseconds") or 0.0
         return total, parts
 
     def keys_are(self, node):
@@ -85,8 +90,16 @@ class TakeoverCase(PairCase):
         self.assertEqual([key & 0xFFFFFFFF for key in keys], [epoch], (keys, kind))
         self.assertIn("Write Exclusive Access, Registrants Only", kind)
 
-    def rounds(self, name, fault, mend, count=ROUNDS, seconds=20):
-        """Makes a fault again and again under load; the successor serves, and nothing was lost."""
+    def switch(self, active, passive=None):
+        """A planned switchover; `passive` is there for `rounds`."""
+        status, output = active.target.command("switchover")
+        self.assertEqual(status, 0, output)
+
+    def rounds(self, name, fault, mend, count=ROUNDS, seconds=20, check=lambda successor: None):
+        """Makes a fault again and again under load; the successor serves, and nothing was lost.
+
+        `check`: what else is to be so once it serves, while the load goes on.
+        """
         device = self.attach()
         stalls, ready = [], []
         for number in range(count):
@@ -99,6 +112,7 @@ class TakeoverCase(PairCase):
             self.until_role(passive, "active", 30)
             ready.append(self.took(passive)[0])
             self.keys_are(passive)
+            check(passive)
             verified = self.assert_verified(load, 240)
             stalls.append(verified["longest"])
             mend(active, passive)
@@ -141,12 +155,7 @@ class Takeover(TakeoverCase):
     def test_switchover(self):
         """An operator has the other node take over"""
         self.start_pair()
-
-        def switch(active, passive):
-            status, output = active.target.command("switchover")
-            self.assertEqual(status, 0, output)
-
-        self.rounds("switchover", switch, lambda active, passive: None)
+        self.rounds("switchover", self.switch, lambda active, passive: None)
 
     def test_freeze(self):
         """The active gateway stands still for 10 s, and finds that it is not active any more"""

@@ -35,7 +35,7 @@ extension DeviceServer {
     let start = command.cdb[4] & 0x01 != 0
     let powerCondition = command.cdb[4] >> 4
     // Starting is always allowed, all else is like writing (SBC-4 table 14).
-    if !(start && powerCondition == 0), !command.unit.admits(.conflict, .writing, from: command.nexus) {
+    if !(start && powerCondition == 0), !command.unit.admits(.conflict, .writing, from: command.nexus, portGroups) {
       return .status(.reservationConflict)
     }
     // No power conditions are kept; with one asked for, START and LOEJ are ignored.
@@ -50,7 +50,7 @@ extension DeviceServer {
   func preventAllow(_ command: Command) -> Disposition {
     let prevent = command.cdb[4] & 0x03
     if prevent > 1 { return .checkCondition(.invalidFieldInCDB(byte: 4, bit: 1)) }
-    if prevent == 1, !command.unit.admits(.conflict, .writing, from: command.nexus) {
+    if prevent == 1, !command.unit.admits(.conflict, .writing, from: command.nexus, portGroups) {
       return .status(.reservationConflict)
     }
     command.unit.preventRemoval(prevent == 1, by: command.nexus)

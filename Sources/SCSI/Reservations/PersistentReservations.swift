@@ -71,6 +71,20 @@ public struct PersistentReservations: Equatable, Sendable {
     return reservation.kind.isAllRegistrants ? isRegistered(nexus) : reservation.holder == nexus
   }
 
+  /// Whether a nexus counts as holder and as registered for what it reads and writes: by its own registration, or by one
+  /// of its initiator's through a port of another node. A port in standby takes none, so that after a takeover an initiator
+  /// that had registered by all paths which took it would meet its own reservation, and what it has under way would fail.
+  /// The name says who it is: each session has its own ISID. PREEMPT removes a key whatever port it came by.
+  func standing(
+    of nexus: NexusIdentity, isElsewhere: (_ relativeTargetPort: UInt16) -> Bool
+  ) -> (isHolder: Bool, isRegistered: Bool) {
+    let own = registrants.filter {
+      $0.nexus == nexus
+        || ($0.nexus.initiatorName == nexus.initiatorName && isElsewhere($0.nexus.relativeTargetPort))
+    }
+    return (own.contains { isHolder($0.nexus) }, !own.isEmpty)
+  }
+
   /// The key that READ RESERVATION tells: 0 for the all-registrants types (SPC-5 §6.16.3.2).
   public var holderKey: UInt64 {
     guard let holder = reservation?.holder else { return 0 }

@@ -25,7 +25,7 @@ iscsid iscsiadm
 udevadm kmod blkid blockdev sfdisk mkfs.ext4 e2fsck fstrim findmnt ip
 sg_persist sg_inq sg_vpd sg_turs sg_raw sg_luns sg_readcap sg_unmap sg_write_same sg_reset sg_rtpg sg_compare_and_write
 sg_opcodes sg_sync sg_modes sg_requests
-multipathd multipath dmsetup
+multipathd multipath mpathpersist dmsetup
 rdma ibv_devinfo ibv_rc_pingpong rping
 """.split()
 TREES = [
@@ -68,6 +68,8 @@ def build(kernel, programs=(), modules=()):
     archive.file(_stripped(gatewayd()), "/usr/bin/gatewayd")
     archive.file(tool("verify", ["-static"]), "/usr/bin/verify")
     archive.file(tool("pace", ["-static", *COUNTING]), "/usr/bin/pace")
+    for name in ("persist", "ask"):
+        archive.file(tool(name, ["-static"]), f"/usr/bin/{name}")
     archive.file(LAB / "guest" / "init", "/init")
     for name in ("keep", "tally"):
         archive.file(tool(name, ["-shared", "-fPIC"]), f"/usr/lib/{name}.so")

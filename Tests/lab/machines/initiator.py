@@ -101,12 +101,29 @@ class Initiator:
 
     def carriers(self, lun, seconds=1):
         """The transports whose paths to a LUN carry requests now."""
-        paths = self.paths(lun)
+        return self._busy(self.paths(lun), seconds)
+
+    def routes(self, lun):
+        """The devices of a LUN by address and transport: {("10.0.0.1", "tcp"): "/dev/sda"}."""
+        found = self.machine.run(
+            "for connection in /sys/class/iscsi_connection/connection*; do "
+            "number=${connection##*/connection}; session=/sys/class/iscsi_session/session${number%%:*}; "
+            f"for disk in $session/device/target*/*:*:*:{lun}/block/*; do echo $(cat $connection/persistent_address "
+            "$session/device/../scsi_host/host*/proc_name) ${disk##*/}; done; done")
+        names = {"iscsi_tcp": "tcp", "iscsi_iser": "iser"}
+        return {(address, names[kind]): "/dev/" + disk
+                for address, kind, disk in map(str.split, found.splitlines()) if disk.startswith("sd")}
+
+    def busy_routes(self, lun, seconds=1):
+        """Those that carry requests now."""
+        return self._busy(self.routes(lun), seconds)
+
+    def _busy(self, paths, seconds):
         count = "; ".join(f"echo $(cat /sys/block/{path.removeprefix('/dev/')}/stat)" for path in paths.values())
         before, after = (
             [int(words[0]) + int(words[4]) for words in map(str.split, half.splitlines())]
             for half in self.machine.run(f"{count}; sleep {seconds}; echo; echo ---; {count}").split("\n\n---\n"))
-        return {transport for transport, first, second in zip(paths, before, after) if second > first}
+        return {name for name, first, second in zip(paths, before, after) if second > first}
 
     def has_disk(self, lun):
         return self.machine.attempt(f"ls -d {ANY_SESSION}/device/target*/*:*:*:{lun}/block/*")[0] == 0
@@ -116,3 +133,37 @@ class Initiator:
 
     def clear_kernel_log(self):
         self.machine.run("dmesg -c >/dev/null")
+
+
+class Path:
+    """A session with one portal under an initiator name of its own: one I_T nexus, which nobody else uses."""
+
+    def __init__(self, machine, portal, name):
+        """`name`: the end of the initiator name, and open-iscsi's name for it."""
+        self.machine, self.portal, self.name = machine, portal, name
+
+    def node(self, words):
+        return f"iscsiadm -m node -T {target.NAME} -p {self.portal} -I {self.name} {words}"
+
+    def login(self):
+        update = f"iscsiadm -m iface -I {self.name} -o update"
+        self.machine.run(f"iscsiadm -m iface -I {self.name} >/dev/null 2>&1 && exit 0; set -e; "
+                         f"iscsiadm -m iface -I {self.name} -o new; {update} -n iface.transport_name -v tcp; "
+                         f"{update} -n iface.initiatorname -v iqn.2026-01.example.lab:{self.name}")
+        # Commands of a session that is gone fail soon, for nobody takes them elsewhere.
+        self.machine.run(f"set -e; {self.node('-o new')}; "
+                         f"{self.node('-o update -n node.session.timeo.replacement_timeout -v 3')}; "
+                         f"{self.node('--login')}", 90)
+        return self
+
+    def disk(self, lun, seconds=30):
+        """The device of a LUN by this path."""
+        host, port = self.portal.rsplit(":", 1)
+        return self.machine.until(
+            "for connection in /sys/class/iscsi_connection/connection*; do "
+            "number=${connection##*/connection}; session=/sys/class/iscsi_session/session${number%%:*}; "
+            "[ \"$(cat $session/initiatorname $connection/persistent_address $connection/persistent_port "
+            f"| paste -s -d ' ')\" = 'iqn.2026-01.example.lab:{self.name} {host} {port}' ] || continue; "
+            f"for disk in $session/device/target*/*:*:*:{lun}/block/*; do "
+            "[ -b /dev/${disk##*/} ] && echo /dev/${disk##*/} && exit 0; done; done; exit 1",
+            seconds, f"LUN {lun} is there by {self.portal} for {self.name}")

@@ -31,8 +31,13 @@ class Node:
         self.target = Target(machine)
         # Initiators come over both networks, and not over that of the disks.
         self.portals = [f"{network.address(machine)}:3260" for network in networks[1:]]
-        self.target.portal = self.portals[0]
-        self.listen = [word for portal in self.portals[1:] for word in ("--listen", portal)]
+        self.listen()
+
+    def listen(self, *portals):
+        """Where its gateway listens from its next start on; nothing told: on the networks of the initiators."""
+        first, *others = portals or self.portals
+        self.target.portal = first
+        self.listening = [word for portal in others for word in ("--listen", portal)]
 
     def attach_disks(self):
         """Logs in to the disks: udev tells the gateway of them."""
@@ -42,7 +47,7 @@ class Node:
         self.machine.attempt("iscsiadm -m node -u; iscsiadm -m node -o delete", 60)
 
     def start(self, settings="", arguments=()):
-        self.target.start(settings, [*self.listen, *arguments])
+        self.target.start(settings, [*self.listening, *arguments])
 
     def disk(self, lun):
         """The gateway's word on a shared disk; None: it does not know it."""
@@ -121,6 +126,18 @@ class Pair:
             for network in machine.networks:
                 machine.link(True, network)
 
+    def release(self):
+        """Nobody is registered with the disks any more. Whoever was active last still was: keys are not given back."""
+        machine, nexus = self.a.machine, self.a.nexus
+        nexus.login()
+        for lun in self.luns:
+            disk = nexus.disk(lun)
+            # The first commands may be told what happened to the node's former registration.
+            machine.attempt(f"sg_turs -n 8 {disk}")
+            machine.run(f"sg_persist -n --out --register-ignore --param-sark=0x1 {disk} && "
+                        f"sg_persist -n --out --clear --param-rk=0x1 {disk}")
+        self.a.detach_disks()
+
     def wipe(self):
         """The disks as new: nothing on them, nobody registered (a disk that somebody is registered with is no such)."""
         for name in self.shelf.disks:
@@ -186,18 +203,23 @@ class PairCase(unittest.TestCase):
 
     def _restore(self):
         try:
-            self.pair.mend()
-            self.initiator.machine.attempt("umount -l /mnt; killall -9 verify", 20)
-            self.initiator.forget()
             for node in self.pair.nodes:
                 if node.machine.process.poll() is not None:
-                    raise TimedOut(f"{node.machine.name} has no power")
+                    node.boot()
                 node.halt(False)
+            self.pair.mend()
+            self.initiator.machine.attempt("umount -l /mnt; killall -9 verify persist", 20)
+            self.initiator.forget()
+            for node in self.pair.nodes:
                 node.machine.attempt("kill -CONT $(cat /run/gatewayd.pid)")
                 if node.target.is_running():
                     node.target.stop()
+                node.listen()
                 node.detach_disks()
                 node.machine.run("rm -rf /var/lib/gatewayd /run/gatewayd.pid")
+            for machine in (self.a.machine, self.b.machine, self.initiator.machine):
+                machine.remove_rxe()
+            self.pair.release()
             self.pair.wipe()
         except (AssertionError, OSError) as broken:
             print(f"lab: the scene is broken, the next test boots anew: {broken}", flush=True)

@@ -28,12 +28,16 @@ class Target:
         self.resume()
 
     def resume(self):
-        """Starts it as it was: the same settings, the same state."""
+        """Starts it as it was, and waits until it listens: the same settings, the same state."""
+        self.launch()
+        self.machine.until(f"ask {CONTROL} status | grep -qF '\"portals\":[{{'", 30, "the gateway listens")
+
+    def launch(self):
+        """Starts it as it was, and does not wait."""
         words = ["gatewayd", "run", "--state", "/var/lib/gatewayd", "--control", CONTROL, "--target", NAME,
                  "--listen", self.portal, *self.arguments]
         self.machine.run(f"{self.environment} setsid {shlex.join(words)} >/dev/console 2>&1 & "
                          "echo $! >/run/gatewayd.pid")
-        self.machine.until(f"gatewayd status --control {CONTROL} | grep -q listening", 30, "the gateway listens")
 
     def kill(self):
         """As a crash has it."""
@@ -49,7 +53,11 @@ class Target:
         return self.machine.attempt("kill -0 $(cat /run/gatewayd.pid)")[0] == 0
 
     def ask(self, command):
-        return json.loads(self.machine.run(f"gatewayd {command} --json --control {CONTROL}"))
+        """What `gatewayd COMMAND --json` tells, sooner."""
+        reply = json.loads(self.machine.run(f"ask {CONTROL} {command}"))
+        if "result" not in reply:
+            raise AssertionError(f"{command}: {reply}")
+        return reply["result"]
 
     def command(self, words):
         """A client command: (status, output)."""
