@@ -129,6 +129,18 @@ class Lifecycle(GatewayCase):
                 self.assertTrue(file.read().endswith("\ngatewayd_up 0\n"))
             self.assertEqual(os.listdir(directory), ["gatewayd.prom"])
 
+    def test_initiators(self):
+        """doctor prints a block for each kind of initiator; those for a shell have no fault that sh knows"""
+        gateway = self.start("memory:64M")
+        for kind in ("linux", "linux-service-address", "vmware", "windows", "libiscsi"):
+            text = gateway.ask("doctor", "--initiator", kind).stdout
+            self.assertIn("# To expect, until the application goes on:\n", text)
+            self.assertEqual(gateway.ask_json("doctor", "--initiator", kind)["kind"], kind)
+            if kind != "windows":
+                result = subprocess.run(["sh", "-n"], input=text, text=True, timeout=10, capture_output=True)
+                self.assertEqual((result.returncode, result.stderr), (0, ""), text)
+        self.assertEqual(gateway.ask("doctor", "--initiator", "amiga", check=False).returncode, 64)
+
 
 class Refusals(GatewayCase):
     def spawn(self, gateway, **options):
