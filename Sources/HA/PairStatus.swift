@@ -71,7 +71,12 @@ extension Engine {
       role: role, epoch: epoch == .none ? highest : epoch, cluster: cluster, arbiters: arbiters,
       disks: disks.map { PairStatus.Disk(id: $0.id, state: $0.state) }, peer: peer.map { shown($0, now) },
       hold: heldByOperator ? .byOperator : heldByRepetition ? .byRepetition : nil, droppedMessages: droppedMessages,
-      stranger: stranger, isRefused: isRefused, isUnsure: isUnsure)
+      stranger: refusedStranger, isRefused: isRefused, isUnsure: isUnsure)
+  }
+
+  /// It may have been given a place since.
+  private var refusedStranger: PairStatus.Stranger? {
+    stranger.flatMap { $0.node == peer?.beat.node || others.contains($0.node) ? nil : $0 }
   }
 
   private func shown(_ peer: PeerView, _ now: Instant) -> PairStatus.Peer {
