@@ -63,22 +63,33 @@ extension Gateway {
 
   public func pair() -> PairReport {
     guard let pair = pairService else {
-      return .off(
+      var report = PairReport.off(
         isPairEnabled
           ? "no disk that can be fenced (SCSI or NVMe persistent reservations) is exported" : "the settings turn it off"
       )
+      report.unfencedDisks = unfencedDisks
+      return report
     }
     let status = pair.status
     let now = BootClock.now
-    let transitions = pair.transitions
+    let history = pair.history
+    let transitions = history.transitions
     var report = PairReport(
       isRunning: true, reason: "", role: "\(status.role)", epoch: status.epoch.value, node: "\(pair.node.node)",
       name: pair.node.name, hold: Self.text(of: status.hold), links: pair.links.report,
-      droppedMessages: status.droppedMessages, disks: [], addresses: pair.addressReport.map { "\($0)" }, changes: [])
+      droppedMessages: status.droppedMessages, disks: [], addresses: pair.addressReport.map(\.text),
+      serviceAddresses: pair.addressReport, changes: [])
+    report.holdReason = status.hold.map { $0 == .byOperator ? "operator" : "repetition" }
+    report.unfencedDisks = unfencedDisks
+    report.waitsForSign = status.isUnsure
+    report.isRefused = status.isRefused
+    report.stranger = status.stranger.map { PairReport.Stranger(node: "\($0.node)", name: $0.name) }
+    report.takeovers = PairReport.Takeovers(history, at: now)
     report.peer = status.peer.map { peer in
       PairReport.Peer(
         node: "\(peer.node)", name: peer.name, role: "\(peer.role)", epoch: peer.epoch.value,
-        heardMillisecondsAgo: (now - min(peer.heardAt, now)) / 1_000_000, linksBothWays: peer.bothWays.count)
+        heardMillisecondsAgo: (now - min(peer.heardAt, now)) / 1_000_000, linksBothWays: peer.bothWays.count,
+        silenceLimitMilliseconds: peer.silenceLimit / 1_000_000)
     }
     report.disks = exports.filter(\.isShared).compactMap { export in
       guard let disk = export.label?.disk else { return nil }
@@ -98,6 +109,12 @@ extension Gateway {
     return report
   }
 
+  /// Real disks that are exported and have no reservations to fence with.
+  private var unfencedDisks: [PairReport.UnfencedDisk] {
+    exports.filter { !$0.isShared && $0.disk.descriptor != nil }
+      .map { PairReport.UnfencedDisk(lun: $0.unit.number, path: $0.disk.path) }
+  }
+
   private static func text(of hold: PairStatus.Hold?) -> String {
     switch hold {
     case nil: ""
@@ -110,6 +127,7 @@ extension Gateway {
     guard let pair = pairService else {
       throw ControlError(.refused, "there is no pair here: 'gatewayd pair' says why")
     }
+    Log.notice("pair: an operator asks: \(operation)")
     switch operation {
     case .hold: pair.operate(.hold)
     case .resume: pair.operate(.resume)
@@ -148,7 +166,19 @@ extension Gateway {
         if isCalledOff, BootClock.now > begun + 1_500_000_000 { break }
       }
     }
-    let reason = pair.transitions.last?.reason ?? "the other node did not answer"
+    let reason = pair.history.transitions.last?.reason ?? "the other node did not answer"
     throw ControlError(.refused, "no switchover: \(reason)")
+  }
+}
+
+extension PairReport.Takeovers {
+  init(_ history: PairHistory, at now: UInt64) {
+    self.init(
+      counts: Dictionary(history.takeovers.map { ($0.key.rawValue, $0.value) }) { first, _ in first },
+      last: history.lastTakeover.map { last in
+        PairReport.Takeover(
+          cause: last.cause.rawValue, secondsAgo: Double(now - min(last.at, now)) / 1e9,
+          seconds: Double(last.nanoseconds) / 1e9)
+      }, fenced: history.fenced, handedOver: history.handedOver)
   }
 }

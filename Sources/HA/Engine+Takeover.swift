@@ -17,18 +17,7 @@ struct Takeover: Sendable {
   var isForced = false
   var isRecovered = false
 
-  enum Cause: Sendable, Equatable {
-    /// No other node can be.
-    case alone
-    /// There was nobody for long enough, by all that is known.
-    case nobody
-    /// The active was not heard, on links or disks.
-    case silent
-    /// It has stopped, and says so.
-    case offered
-    /// It may well go on until the fence tells it.
-    case alive
-  }
+  typealias Cause = TakeoverCause
 }
 
 extension Engine {
@@ -176,10 +165,10 @@ extension Engine {
   private mutating func becomeActive(_ now: Instant) {
     let reason = takeover?.reason ?? ""
     if takeover?.cause != .alone, takeover?.cause != .offered { countTakeover(now) }
+    become(.active, reason, now)
     takeover = nil
     isReleased = false
     lostInARow = 0
-    become(.active, reason, now)
     serve()
     setAddresses(true)
     for index in disks.indices where disks[index].state == .secured { admit(index) }

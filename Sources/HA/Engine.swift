@@ -32,6 +32,8 @@ public struct Engine: Sendable {
 
   var peer: PeerView?
   var droppedMessages: UInt64 = 0
+  /// A third node that was heard last.
+  var stranger: PairStatus.Stranger?
   var links: [LinkID] = []
   var oldestIO: UInt64 = 0
   /// Taken for granted until the target says otherwise.
@@ -189,7 +191,8 @@ public struct Engine: Sendable {
 
   mutating func become(_ next: Role, _ reason: String, _ now: Instant) {
     let shown = epoch == .none ? highest : epoch
-    actions.append(.note(Transition(from: role, to: next, epoch: shown, reason: reason, at: now)))
+    let cause = takeover.map { $0.isForced ? .forced : $0.cause }
+    actions.append(.note(Transition(from: role, to: next, epoch: shown, reason: reason, at: now, cause: cause)))
     guard role != next else { return }
     role = next
     // The other node should not have to wait for it.
@@ -314,6 +317,7 @@ public struct Engine: Sendable {
     }
     let named = others
     let isKnown = named.isEmpty || named.contains(beat.node)
+    if !isKnown { stranger = PairStatus.Stranger(node: beat.node, name: beat.name) }
     if var known = peer, known.beat.node == beat.node {
       guard isKnown, known.take(beat, link: link, ownBoot: me.bootID, at: now) else {
         droppedMessages += 1

@@ -234,18 +234,39 @@ public enum AddressOrder: Equatable, Sendable {
   case drop
 }
 
+/// Why a node takes over.
+public enum TakeoverCause: String, Sendable, CaseIterable {
+  /// No other node can be.
+  case alone
+  /// There was nobody for long enough, by all that is known.
+  case nobody
+  /// The active was not heard, on links or disks.
+  case silent
+  /// It has stopped, and says so.
+  case offered
+  /// It may well go on until the fence tells it.
+  case alive
+  /// An operator said so, though there was no majority.
+  case forced
+}
+
 public struct Transition: Equatable, Sendable {
   public var from: Role
   public var to: Role
   public var epoch: Epoch
   public var reason: String
   public var at: Instant
+  /// Of the takeover that is under way, or ends with this.
+  public var cause: TakeoverCause?
 
-  public init(from: Role, to: Role, epoch: Epoch, reason: String, at: Instant) {
+  public init(
+    from: Role, to: Role, epoch: Epoch, reason: String, at: Instant, cause: TakeoverCause? = nil
+  ) {
     self.from = from
     self.to = to
     self.epoch = epoch
     self.reason = reason
     self.at = at
+    self.cause = cause
   }
 }

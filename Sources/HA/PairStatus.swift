@@ -13,6 +13,17 @@ public struct PairStatus: Equatable, Sendable {
   public var hold: Hold?
   /// Messages that were dropped: other clusters', replays, a third node's.
   public var droppedMessages: UInt64
+  /// A node that the labels have no place for, and that was heard.
+  public var stranger: Stranger?
+  /// The labels have no place for this node itself.
+  public var isRefused: Bool
+  /// Active, and without a sign that it still is: nothing is answered.
+  public var isUnsure: Bool
+
+  public struct Stranger: Equatable, Sendable {
+    public var node: UUID
+    public var name: String
+  }
 
   public struct Disk: Equatable, Sendable {
     public var id: DiskID
@@ -44,6 +55,8 @@ public struct PairStatus: Equatable, Sendable {
     public var links: [LinkID]
     public var bothWays: [LinkID]
     public var disks: [DiskID]
+    /// How long it may be silent, in nanoseconds: more than usual if its beats came late.
+    public var silenceLimit: UInt64
   }
 
   public enum Hold: Equatable, Sendable {
@@ -58,7 +71,13 @@ extension Engine {
     PairStatus(
       role: role, epoch: epoch == .none ? highest : epoch, cluster: cluster, arbiters: arbiters,
       disks: disks.map { PairStatus.Disk(id: $0.id, state: $0.state) }, peer: peer.map { shown($0, now) },
-      hold: heldByOperator ? .byOperator : heldByRepetition ? .byRepetition : nil, droppedMessages: droppedMessages)
+      hold: heldByOperator ? .byOperator : heldByRepetition ? .byRepetition : nil, droppedMessages: droppedMessages,
+      stranger: refusedStranger, isRefused: isRefused, isUnsure: isUnsure)
+  }
+
+  /// It may have been given a place since.
+  private var refusedStranger: PairStatus.Stranger? {
+    stranger.flatMap { $0.node == peer?.beat.node || others.contains($0.node) ? nil : $0 }
   }
 
   private func shown(_ peer: PeerView, _ now: Instant) -> PairStatus.Peer {
@@ -67,7 +86,7 @@ extension Engine {
       node: peer.beat.node, bootID: peer.beat.bootID, name: peer.beat.name, role: peer.beat.role,
       epoch: peer.beat.epoch, flags: peer.beat.flags, heardAt: peer.heardAt, links: heard.map(\.id),
       bothWays: heard.filter(\.isBothWays).map(\.id),
-      disks: peer.beat.disks)
+      disks: peer.beat.disks, silenceLimit: peer.limit)
   }
 }
 

@@ -1,3 +1,5 @@
+import Gateway
+
 /// What `gatewayd attach` and `detach` do on an initiator, as a POSIX shell script: it drives other programs and nothing
 /// else, can be read before it is run, and goes to hosts that have no gatewayd (`--print`).
 struct AttachScript {
@@ -27,6 +29,10 @@ struct AttachScript {
     use_multipath=\(usesMultipath ? 1 : 0)
 
     """ + Self.body
+  }
+
+  private static func words(_ settings: LinuxInitiator) -> String {
+    settings.nodeSettings.map { "'\($0.name)=\($0.value)'" }.joined(separator: " ")
   }
 
   private static let body = #"""
@@ -98,19 +104,7 @@ struct AttachScript {
         echo "# Written by 'gatewayd attach' for the gateways below; 'gatewayd detach' takes it away with the last of them."
         { grep '^# gateway ' "$drop_in" 2>/dev/null; echo "$mark"; } | sort -u
         cat <<'SETTINGS'
-    devices {
-      device {
-        vendor "GATEWAYD"
-        product "DISK"
-        path_grouping_policy group_by_prio
-        prio alua
-        path_checker tur
-        hardware_handler "1 alua"
-        failback immediate
-        no_path_retry 12
-        fast_io_fail_tmo 5
-      }
-    }
+    \#(LinuxInitiator.multipath.multipathDevices.joined(separator: "\n"))
     SETTINGS
       } >"$scratch"
       chmod 644 "$scratch"
@@ -194,12 +188,24 @@ struct AttachScript {
 
     # ---- Attach
 
+    # How soon a path that is gone is noticed and given up: with a second one beside it, or alone.
+    set_timers() {
+      if [ "$use_multipath" = 1 ]; then
+        set -- \#(words(LinuxInitiator.multipath))
+      else
+        set -- \#(words(LinuxInitiator.singlePath))
+      fi
+      # shellcheck disable=SC2086 # As below.
+      for timer in "$@"; do iscsiadm $record -o update -n "${timer%=*}" -v "${timer##*=}"; done
+    }
+
     # Logs a target in by an interface of open-iscsi, and again at every boot: 0, or the reason is in $complaint.
     login() {
       record="-m node -T $target -p $portal -I $1"
       # shellcheck disable=SC2086 # These are words, and none of them has a blank or a star in it.
       {
         iscsiadm $record >/dev/null 2>&1 || complaint=$(iscsiadm $record -o new 2>&1) || return
+        set_timers
         # Once now; at a boot the gateway may be later than this host.
         iscsiadm $record -o update -n node.session.initial_login_retry_max -v 1
         complaint=$(iscsiadm $record --login 2>&1)

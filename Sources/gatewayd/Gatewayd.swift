@@ -18,7 +18,8 @@ struct Gatewayd: ParsableCommand {
     version: "gatewayd \(GatewayVersion.current)",
     subcommands: [
       RunCommand.self, StatusCommand.self, DisksCommand.self, NICsCommand.self, SessionsCommand.self,
-      PairCommand.self, SwitchoverCommand.self, DoctorCommand.self, AttachCommand.self, DetachCommand.self,
+      PairCommand.self, SwitchoverCommand.self, MetricsCommand.self, DoctorCommand.self, AttachCommand.self,
+      DetachCommand.self,
       SettingsCommand.self, VersionCommand.self,
     ])
 }

@@ -135,7 +135,22 @@ struct ControlDoctorTests {
       let report = doctor.examine()
       #expect(report.checks.contains { $0.name == "disk" && $0.finding == "/dev/sda is refused: mounted" })
       let text = report.text(isColoured: false)
-      #expect(text.contains("iscsiadm -m discovery -t sendtargets -p '192.0.2.7:3260'"))
+      #expect(text.contains("gatewayd doctor --initiator linux|linux-service-address|vmware|windows|libiscsi\n"))
+      #expect(report.initiators.map(\.kind) == InitiatorKind.allCases)
+      #expect(report.checks.contains { $0.name == "pair" && $0.finding == "none: no shared disk" })
+      #expect(!report.initiators[0].commands.contains { $0.contains("OTHER-NODE") })
+    }
+  }
+
+  @Test("A block for an initiator names the target and an address of this machine, line by line")
+  func guide() async throws {
+    try await blocking {
+      let fixture = try ControlFixture()
+      defer { fixture.end() }
+      var doctor = Doctor(controlPath: fixture.path)
+      doctor.ownAddresses = { ["192.0.2.7", "2001:db8::7"] }
+      let text = try doctor.guide(.linux).text
+      #expect(text.contains("\nattach '192.0.2.7:3260' default\n"))
       // The target name of this gateway has a newline in it: it cannot become a line of its own.
       #expect(text.contains("a\\nb") && !text.contains("a\nb"))
     }
@@ -161,15 +176,6 @@ struct ControlDoctorTests {
       #expect(Reachability.connect(host: "127.0.0.1", port: port, deadline: Deadline(seconds: 2)) == 0)
       close(listener)
     }
-  }
-
-  @Test("Commands put IPv6 addresses in brackets where a port follows")
-  func recipes() {
-    let recipes = InitiatorRecipe.all(targetName: "iqn.2024-01.a:b", host: "fd00::1", port: 3260, lun: 2)
-    let commands = recipes.flatMap(\.commands)
-    #expect(commands.contains("iscsi-inq 'iscsi://[fd00::1]:3260/iqn.2024-01.a:b/2'"))
-    #expect(commands.contains("New-IscsiTargetPortal -TargetPortalAddress 'fd00::1' -TargetPortalPortNumber 3260"))
-    #expect(recipes.count == 7)
   }
 }
 

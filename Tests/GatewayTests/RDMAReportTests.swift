@@ -169,12 +169,12 @@ struct RDMADoctorTests {
   }
 
   @Test("Commands for iSER come beside TCP's, and multipath knows our disks by their INQUIRY data")
-  func recipes() {
-    let commands = InitiatorRecipe.overRDMA(targetName: "iqn.2024-01.a:b", portal: "192.0.2.1:3260").flatMap(\.commands)
-    #expect(commands.contains("iscsiadm -m discovery -t sendtargets -p '192.0.2.1:3260'"))
-    #expect(commands.contains("iscsiadm -m node -T 'iqn.2024-01.a:b' -p '192.0.2.1:3260' -I iser --login"))
-    #expect(commands.contains("esxcli rdma iser add"))
-    let multipath = InitiatorRecipe.multipath.commands
-    #expect(multipath.contains("    vendor \"\(DiscoveryPolicy().ownVendor)\"") && multipath.contains("    prio alua"))
+  func guides() {
+    let target = InitiatorGuide.Target(
+      name: "iqn.2024-01.a:b", portals: ["192.0.2.1:3260"], rdmaPortals: ["192.0.2.9:3260"], isPair: false)
+    let commands = InitiatorGuide(.linux, target).commands
+    #expect(commands.contains("attach '192.0.2.9:3260' iser") && commands.contains("attach '192.0.2.1:3260' default"))
+    #expect(commands.contains("    vendor \"\(DiscoveryPolicy().ownVendor)\"") && commands.contains("    prio alua"))
+    #expect(InitiatorGuide(.vmware, target).notes.contains { $0.contains("esxcli rdma iser add") })
   }
 }

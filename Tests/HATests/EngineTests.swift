@@ -112,6 +112,9 @@ struct EngineTests {
     let served = engine.step(.recovered(Epoch(1)), at: second)
     #expect(target(served) == [.serve(Epoch(1), disks: [disk])])
     #expect(addresses(served) == [.take])
+    let causes = (actions + served).compactMap { if case .note(let change) = $0 { change } else { nil } }
+    #expect(causes.map(\.to) == [.observing, .fencing, .recovering, .active])
+    #expect(causes.map(\.cause) == [nil, .alone, .alone, .alone])
   }
 
   @Test("A disk with somebody else's reservation is neither preempted nor served")
@@ -184,6 +187,11 @@ struct EngineTests {
       .received(beat(1, .active, node: UUID(bytes: [UInt8](repeating: 1, count: 16))), link: link), at: second)
     #expect(engine.status(at: second).droppedMessages == 1)
     #expect(engine.status(at: second).peer == nil)
+    let stranger = PairStatus.Stranger(node: UUID(bytes: [UInt8](repeating: 1, count: 16)), name: "other")
+    #expect(engine.status(at: second).stranger == stranger)
+    // Once a label names it, it is none.
+    _ = engine.step(.disks([shared([own, stranger.node])]), at: second + 1)
+    #expect(engine.status(at: second + 1).stranger == nil)
   }
 
   @Test("Replays change nothing: old sequences, boots that were replaced, and boots that do not name this one")

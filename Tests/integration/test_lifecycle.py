@@ -109,6 +109,38 @@ class Lifecycle(GatewayCase):
             for verb in ("status", "disks", "sessions"):
                 self.assertTrue(gateway.ask(verb).stdout.strip())
 
+    def test_metrics(self):
+        """metrics prints what is counted, and writes it as a file: without a daemon, that there is none"""
+        gateway = self.start("memory:64M")
+        with initiator.Session(gateway) as session:
+            session.ready()
+            text = gateway.ask("metrics").stdout
+        self.assertIn('\ngatewayd_sessions{transport="tcp"} 1\n', text)
+        self.assertIn('\ngatewayd_lun_size_bytes{lun="0"} 67108864\n', text)
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "gatewayd.prom")
+            gateway.ask("metrics", "--output", path)
+            with open(path) as file:
+                self.assertIn("\ngatewayd_up 1\n", file.read())
+            nobody = ["--control", os.path.join(directory, "nobody")]
+            result = process.run([daemon.binary(), "metrics", "--output", path, *nobody], check=False)
+            self.assertEqual(result.returncode, 69)
+            with open(path) as file:
+                self.assertTrue(file.read().endswith("\ngatewayd_up 0\n"))
+            self.assertEqual(os.listdir(directory), ["gatewayd.prom"])
+
+    def test_initiators(self):
+        """doctor prints a block for each kind of initiator; those for a shell have no fault that sh knows"""
+        gateway = self.start("memory:64M")
+        for kind in ("linux", "linux-service-address", "vmware", "windows", "libiscsi"):
+            text = gateway.ask("doctor", "--initiator", kind).stdout
+            self.assertIn("# To expect, until the application goes on:\n", text)
+            self.assertEqual(gateway.ask_json("doctor", "--initiator", kind)["kind"], kind)
+            if kind != "windows":
+                result = subprocess.run(["sh", "-n"], input=text, text=True, timeout=10, capture_output=True)
+                self.assertEqual((result.returncode, result.stderr), (0, ""), text)
+        self.assertEqual(gateway.ask("doctor", "--initiator", "amiga", check=False).returncode, 64)
+
 
 class Refusals(GatewayCase):
     def spawn(self, gateway, **options):

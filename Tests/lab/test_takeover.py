@@ -180,7 +180,7 @@ class Takeover(TakeoverCase):
         self.rounds("power-off", lambda active, passive: active.lose_power(), mend)
 
     def test_links(self):
-        """The nodes do not hear each other, or one does not: the active one stays, for its beats on the disk are seen"""
+        """The nodes do not hear each other, or one does not: the active stays, for its beats on the disk are seen"""
         self.start_pair()
 
         def cut(number, active, passive):

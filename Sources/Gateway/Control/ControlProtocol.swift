@@ -23,11 +23,12 @@ public enum ControlCommand: String, Codable, Sendable, CaseIterable {
   case adopt
   case pair
   case operate
+  case metrics
 
   /// Whether it changes anything, and so needs root or the daemon's own user.
   var changes: Bool {
     switch self {
-    case .status, .disks, .nics, .sessions, .pair: false
+    case .status, .disks, .nics, .sessions, .pair, .metrics: false
     case .adopt, .operate: true
     }
   }

@@ -68,6 +68,7 @@ struct ControlSession: Sendable {
     case .nics: return ControlReply(result: control.nics()).line()
     case .sessions: return ControlReply(result: control.sessions()).line()
     case .pair: return ControlReply(result: control.pair()).line()
+    case .metrics: return ControlReply(result: control.metrics()).line()
     case .operate:
       guard let operation = request.operation else {
         return ControlReply<NoResult>(error: ControlError(.badRequest, "'operate' needs an 'operation'")).line()

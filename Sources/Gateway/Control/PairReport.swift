@@ -45,6 +45,37 @@ public struct PairReport: Codable, Sendable, Equatable {
     public var heardMillisecondsAgo: UInt64
     /// Links over which it hears us as well.
     public var linksBothWays: Int
+    /// How long it may be silent before this node takes over: 600, or more if its beats came late.
+    public var silenceLimitMilliseconds: UInt64
+  }
+
+  /// Takeovers of this node since its start.
+  public struct Takeovers: Codable, Sendable, Equatable {
+    /// By cause: `alone`, `nobody`, `silent`, `offered`, `alive`, `forced`.
+    public var counts: [String: UInt64]
+    public var last: Takeover?
+    /// How often this node lost the disks to the other, and how often it handed them over.
+    public var fenced: UInt64
+    public var handedOver: UInt64
+  }
+
+  public struct Takeover: Codable, Sendable, Equatable {
+    public var cause: String
+    public var secondsAgo: Double
+    /// From the first doubt about the active, or the order, to service.
+    public var seconds: Double
+  }
+
+  /// A disk that this node serves and that cannot be fenced: it is not taken over.
+  public struct UnfencedDisk: Codable, Sendable, Equatable {
+    public var lun: UInt16
+    public var path: String
+  }
+
+  /// A node that is not of the pair.
+  public struct Stranger: Codable, Sendable, Equatable {
+    public var node: String
+    public var name: String
   }
 
   public struct Disk: Codable, Sendable, Equatable {
@@ -79,12 +110,23 @@ public struct PairReport: Codable, Sendable, Equatable {
   public var peer: Peer?
   /// Why there are no takeovers by themselves; empty: there are.
   public var hold: String
+  /// `operator` or `repetition`; absent: takeovers are not held.
+  public var holdReason: String?
   public var links: LinksReport?
   public var droppedMessages: UInt64
   public var disks: [Disk]
   public var addresses: [String]
+  public var serviceAddresses: [ServiceAddressReport] = []
   /// The newest last.
   public var changes: [Change]
+  public var takeovers = Takeovers(counts: [:], fenced: 0, handedOver: 0)
+  public var unfencedDisks: [UnfencedDisk] = []
+  /// Active, and without a sign that it still is: nothing is answered.
+  public var waitsForSign = false
+  /// The labels name two other nodes.
+  public var isRefused = false
+  /// A third node that was heard last.
+  public var stranger: Stranger?
 
   static func off(_ reason: String) -> PairReport {
     PairReport(

@@ -19,6 +19,8 @@ final class PairCoordinator: Sendable {
     var stepped: @Sendable (Instant) -> Void
     /// In each step, before what follows from it is done.
     var changed: @Sendable (PairStatus) -> Void
+    /// Each transition, with what the log says of it.
+    var noted: @Sendable (Transition, String) -> Void
   }
 
   private struct State {
@@ -26,12 +28,9 @@ final class PairCoordinator: Sendable {
     var events: [Event] = []
     /// The peer was active when this node began to take over, or handed over to it.
     var followsPeer = false
-    var transitions: [Transition] = []
+    var history = PairHistory()
     var isStopped = false
   }
-
-  /// How many transitions are remembered.
-  static let transitionsMax = 32
 
   private let state: Mutex<State>
   private let wakeUp = system_eventfd()
@@ -49,7 +48,7 @@ final class PairCoordinator: Sendable {
   deinit { close(wakeUp) }
 
   var status: PairStatus { state.withLock { $0.engine.status(at: BootClock.now) } }
-  var transitions: [Transition] { state.withLock { $0.transitions } }
+  var history: PairHistory { state.withLock { $0.history } }
 
   /// Tells the engine something, soon.
   func post(_ event: Event) {
@@ -98,20 +97,21 @@ final class PairCoordinator: Sendable {
   /// Gives the engine what has happened, and has its wishes carried out in their order.
   private func step() {
     let now = BootClock.now
-    let (actions, followsPeer, status) = state.withLock { state in
+    let (actions, followsPeer, status, notes) = state.withLock { state in
       var events = state.events
       state.events = []
       if let deadline = state.engine.deadline, deadline <= now { events.append(.tick) }
       var actions: [Action] = []
       for event in events { actions += state.engine.step(event, at: now) }
+      var notes: [(Transition, String)] = []
       for case .note(let transition) in actions {
         // Initiators of a node that was active until now have not lost power: their reservations stay.
         if transition.to == .fencing { state.followsPeer = [.passive, .suspecting].contains(transition.from) }
-        state.transitions.append(transition)
-        if state.transitions.count > Self.transitionsMax { state.transitions.removeFirst() }
+        notes.append((transition, state.history.note(transition)))
       }
-      return (actions, state.followsPeer, state.engine.status(at: now))
+      return (actions, state.followsPeer, state.engine.status(at: now), notes)
     }
+    for (transition, line) in notes { parts.noted(transition, line) }
     parts.changed(status)
     for action in actions { perform(action, followsPeer, now) }
     parts.stepped(now)
@@ -123,13 +123,7 @@ final class PairCoordinator: Sendable {
     case .disk(let disk, let number, let order): parts.disk(disk, number, order, now)
     case .target(let order): parts.target(order, followsPeer)
     case .addresses(let order): parts.addresses(order)
-    case .note(let transition): log(transition)
+    case .note: break
     }
-  }
-
-  private func log(_ transition: Transition) {
-    let change =
-      transition.from == transition.to ? "\(transition.to)" : "\(transition.from) -> \(transition.to)"
-    Log.notice("pair: \(change), epoch \(transition.epoch): \(transition.reason)")
   }
 }

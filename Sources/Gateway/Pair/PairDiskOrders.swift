@@ -15,12 +15,16 @@ final class PairDiskOrders: Sendable {
   }
 
   private let exports: @Sendable () -> [Export]
+  private let log: PairLog
   /// Whether requests of this node may still be on their way to the disk.
   private let isBusy: @Sendable (Export) -> Bool
   private let cells = Mutex<[DiskID: Cells]>([:])
 
-  init(exports: @escaping @Sendable () -> [Export], isBusy: @escaping @Sendable (Export) -> Bool) {
+  init(
+    exports: @escaping @Sendable () -> [Export], log: PairLog, isBusy: @escaping @Sendable (Export) -> Bool
+  ) {
     self.exports = exports
+    self.log = log
     self.isBusy = isBusy
   }
 
@@ -28,9 +32,13 @@ final class PairDiskOrders: Sendable {
     guard let export = exports().first(where: { $0.label?.disk == disk }), let label = export.label,
       let fence = Fence(export.disk, timeoutMilliseconds: 1000)
     else { return .failed(ENODEV) }
+    let begun = BootClock.now
     do throws(FenceFailure) {
-      return try perform(order, export, label, fence)
+      let answer = try perform(order, export, label, fence)
+      tell(order, export, answer == .failed(EBUSY) ? .failed(EBUSY) : nil, BootClock.now - begun)
+      return answer
     } catch {
+      tell(order, export, error, BootClock.now - begun)
       switch error {
       case .conflict: return .conflict
       case .disturbed: return .disturbed
@@ -60,6 +68,47 @@ final class PairDiskOrders: Sendable {
     case .expel(let node): export.replace(try LabelStore.forget(node, on: export.disk, as: label.disk))
     }
     return .done
+  }
+
+  /// Orders that change whose a disk is have a line each. What is done all the time has one only when it fails.
+  private func tell(_ order: DiskOrder, _ export: Export, _ failure: FenceFailure?, _ nanoseconds: UInt64) {
+    let (level, what) = Self.words(of: order)
+    let subject = "pair: LUN \(export.unit.number) (\(export.disk.path)): \(what)"
+    if let failure {
+      // Of two that race one meets a conflict: the transition that follows says what it meant.
+      log.tell(failure == .conflict ? .info : .warning, "\(subject): not done: \(Self.words(of: failure))")
+    } else if let level {
+      log.tell(level, "\(subject), in \(PairHistory.text(nanoseconds))", kind: subject)
+    }
+  }
+
+  /// What an order is called, and how much it matters; nil: it is given all the time.
+  private static func words(of order: DiskOrder) -> (LogLevel?, String) {
+    switch order {
+    case .survey: (nil, "look at keys and records")
+    case .writeBeat: (nil, "beat")
+    case .writeOwner(let record): (.debug, "owner record of epoch \(record.epoch)")
+    case .register(let key): (.info, "key of epoch \(key.epoch) registered")
+    case .reserve(let key): (.info, "reserved in epoch \(key.epoch)")
+    case .preempt(let own, let victim):
+      (.notice, "fenced in epoch \(own.epoch): \(words(ofKey: victim)) preempted, its commands aborted")
+    case .unregister(let key): (.info, "key of epoch \(key.epoch) taken back")
+    case .enroll(let node, let name): (.notice, "node \(name) (\(node)) entered into the label")
+    case .expel(let node): (.notice, "node \(node) taken out of the label")
+    }
+  }
+
+  private static func words(of failure: FenceFailure) -> String {
+    switch failure {
+    case .conflict: "reservation conflict"
+    case .disturbed: "a unit attention says that registrations may be gone"
+    case .failed(let code): SystemError.text(code)
+    case .timedOut: "no answer in time"
+    }
+  }
+
+  private static func words(ofKey raw: UInt64) -> String {
+    ReservationKey(rawValue: raw).map { "key of epoch \($0.epoch)" } ?? "key 0x\(String(raw, radix: 16))"
   }
 
   private func survey(_ export: Export, _ fence: Fence) throws(FenceFailure) -> Survey {

@@ -31,21 +31,26 @@ final class PairService: Sendable {
   private let health: PairHealth
   private let calls: PeerCalls
   private let reservations: PeerReservations
+  private let log: PairLog
   private let isStopped = Atomic<Bool>(false)
 
   /// What was made earlier and what was made later know each other only through this.
   private final class Hub: Sendable {
-    private struct Places {
+    private struct Places: Sendable {
       var coordinator: PairCoordinator?
       var changed: (@Sendable (PairStatus) -> Void)?
+      var linksChanged: (@Sendable ([LinkID]) -> Void)?
       var links: PairLinks?
       var calls: PeerCalls?
     }
 
     private let places = Mutex(Places())
 
-    func set(_ coordinator: PairCoordinator, changed: @escaping @Sendable (PairStatus) -> Void) {
-      places.withLock { ($0.coordinator, $0.changed) = (coordinator, changed) }
+    func set(
+      _ coordinator: PairCoordinator, changed: @escaping @Sendable (PairStatus) -> Void,
+      linksChanged: @escaping @Sendable ([LinkID]) -> Void
+    ) {
+      places.withLock { ($0.coordinator, $0.changed, $0.linksChanged) = (coordinator, changed, linksChanged) }
     }
 
     func set(_ links: PairLinks, _ calls: PeerCalls) { places.withLock { ($0.links, $0.calls) = (links, calls) } }
@@ -54,6 +59,7 @@ final class PairService: Sendable {
     var peer: PairStatus.Peer? { places.withLock { $0.coordinator }?.status.peer }
     func post(_ event: Event) { places.withLock { $0.coordinator }?.post(event) }
     func changed(_ status: PairStatus) { places.withLock { $0.changed }?(status) }
+    func linksChanged(_ up: [LinkID]) { places.withLock { $0.linksChanged }?(up) }
   }
 
   init(provisioner: Provisioner, context: ShardContext, addresses: [ServiceAddress], gateway: Gateway) {
@@ -61,6 +67,7 @@ final class PairService: Sendable {
     self.context = context
     self.gateway = gateway
     let hub = Hub()
+    let log = PairLog()
     let exports: @Sendable () -> [Export] = { [weak provisioner] in provisioner?.sharedExports ?? [] }
     let target = PairTarget(context: context, exports: exports) { [weak provisioner] isActive in
       gateway.setPortGroups { state in
@@ -69,7 +76,7 @@ final class PairService: Sendable {
       }
       gateway.setTakesLogins()
     }
-    let orders = PairDiskOrders(exports: exports) { export in
+    let orders = PairDiskOrders(exports: exports, log: log) { export in
       // Who does not answer may have some.
       context.sum(within: 500_000_000) { $0.requestsUnderWay(of: export) } != 0 || export.isWritingRecord
     }
@@ -82,6 +89,7 @@ final class PairService: Sendable {
       hub.calls?.take($0)
     } linksChanged: { up in
       hub.post(.links(up))
+      hub.linksChanged(up)
     }
     let reservations = PeerReservations(
       context: context, exports: exports, server: gateway.deviceServer,
@@ -94,6 +102,7 @@ final class PairService: Sendable {
     let service = ServiceAddresses(addresses)
     self.target = target
     self.links = links
+    self.log = log
     self.addresses = service
     health = PairHealth(context) { hub.post($0) }
     coordinator = PairCoordinator(
@@ -110,9 +119,14 @@ final class PairService: Sendable {
           case .take: service.take()
           case .drop: Self.leave(service, context)
           }
-        }, stepped: { context.pulse.store($0, ordering: .releasing) }, changed: { hub.changed($0) })
+        }, stepped: { context.pulse.store($0, ordering: .releasing) }, changed: { hub.changed($0) },
+        noted: { log.tell($0, $1) })
     ) { disks.expire(at: $0) }
-    hub.set(coordinator) { [weak self] in self?.statusChanged($0) }
+    hub.set(coordinator) { [weak self] in
+      self?.statusChanged($0)
+    } linksChanged: { [weak self] up in
+      self?.linksChanged(up)
+    }
     context.forward.withLock { forward in
       forward = { reservations.forward($0, $1, $2, $3, answer: $4) }
     }
@@ -130,7 +144,7 @@ final class PairService: Sendable {
 
   func start() {
     // Left over from a crash: they are the peer's until this node has the disks.
-    addresses.dropLeftovers()
+    for problem in addresses.dropLeftovers() { Log.error("service address: \(problem)") }
     disksChanged()
     links.start()
     health.start()
@@ -167,7 +181,7 @@ final class PairService: Sendable {
   var addressReport: [ServiceAddressReport] { addresses.report }
   func operate(_ command: OperatorCommand) { coordinator.post(.operate(command)) }
   var status: PairStatus { coordinator.status }
-  var transitions: [Transition] { coordinator.transitions }
+  var history: PairHistory { coordinator.history }
   var problems: [DiskID: String] { target.problems }
 
   /// Ends what came through the service addresses, while they are still there to tell it, then drops them.
@@ -182,7 +196,18 @@ final class PairService: Sendable {
 
   // MARK: What follows
 
+  private func linksChanged(_ up: [LinkID]) {
+    let report = links.report
+    log.links(up) { link in report.links.first { $0.name == link.name }?.condition }
+  }
+
   private func statusChanged(_ status: PairStatus) {
+    log.status(status) { [provisioner] disk in
+      guard let export = provisioner.sharedExports.first(where: { $0.label?.disk == disk }) else {
+        return "disk \(disk)"
+      }
+      return "LUN \(export.unit.number) (\(export.disk.path))"
+    }
     let peerHasRDMA = status.peer?.flags.contains(.hasRDMA) ?? false
     gateway.setPortGroups { [provisioner] state in
       state.peerHasRDMA = peerHasRDMA

@@ -31,7 +31,9 @@ public final class ServiceAddresses: Sendable {
       for address in wanted where !held.contains(where: { $0.address == address }) {
         do throws(AddressError) { held.append(try ServiceAddresses.add(address)) } catch {
           problems[address] = error.description
+          continue
         }
+        if let added = held.last { Log.notice("service address: \(address) taken on \(added.interface)") }
       }
     }
   }
@@ -88,7 +90,7 @@ public final class ServiceAddresses: Sendable {
       state.problems = [:]
       let held = state.held
       state.held = []
-      return held.compactMap(Self.remove)
+      return held.compactMap(Self.drop)
     }
     for problem in problems { Log.error("service address: \(problem)") }
     return problems
@@ -103,7 +105,7 @@ public final class ServiceAddresses: Sendable {
       state.wanted = addresses
       let gone = state.held.filter { !addresses.contains($0.address) }
       state.held.removeAll { held in !addresses.contains(held.address) }
-      for held in gone { _ = Self.remove(held) }
+      for held in gone { if let problem = Self.drop(held) { Log.error("service address: \(problem)") } }
       return state.isTaken
     }
     if isTaken { take() }
@@ -137,6 +139,13 @@ public final class ServiceAddresses: Sendable {
     return Held(address: address, index: index, interface: home)
   }
 
+  /// Removes it and says so.
+  private static func drop(_ held: Held) -> String? {
+    if let problem = remove(held) { return problem }
+    Log.notice("service address: \(held.address) dropped from \(held.interface)")
+    return nil
+  }
+
   private static func remove(_ held: Held) -> String? {
     do throws(AddressError) {
       let code = try AddressSocket().change(
@@ -157,6 +166,7 @@ public final class ServiceAddresses: Sendable {
       var problems: [String] = []
       for found in try socket.list() where found.isOurs {
         let code = socket.change(.remove, found.address, prefix: found.prefix, index: found.index)
+        if code == 0 { Log.notice("service address: \(found.address) was left behind, dropped") }
         guard code != 0, code != EADDRNOTAVAIL else { continue }
         problems.append(
           AddressError(what: "\(found.address) was left behind and cannot be removed", code: code).description)
@@ -208,4 +218,6 @@ public struct ServiceAddressReport: Sendable, Equatable, Codable {
   /// Where it is now; nil: this node does not have it.
   public var interface: String?
   public var problem: String?
+
+  var text: String { address + (interface.map { " on \($0)" } ?? "") + (problem.map { " (\($0))" } ?? "") }
 }

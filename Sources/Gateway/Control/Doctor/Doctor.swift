@@ -31,7 +31,26 @@ public struct Doctor: Sendable {
     guard let status else { return DoctorReport(checks: checks, initiators: []) }
     checks += status.problems.map { DoctorCheck("daemon", .problem, $0) }
     checks += status.portals.map(Self.reach)
-    return DoctorReport(checks: checks, initiators: recipes(status))
+    let pair: PairReport?
+    do throws(ControlError) {
+      pair = try ControlClient.request(.init(.pair), at: controlPath, timeoutSeconds: 10)
+    } catch {
+      pair = nil
+      checks.append(DoctorCheck("pair", .note, "not known: \(error.message)"))
+    }
+    if let pair { checks += PairChecks.all(pair) }
+    let target = target(status, pair)
+    return DoctorReport(
+      checks: checks,
+      initiators: target.map { target in InitiatorKind.allCases.map { InitiatorGuide($0, target) } } ?? [])
+  }
+
+  /// What to paste on an initiator of that kind.
+  public func guide(_ kind: InitiatorKind) throws(ControlError) -> InitiatorGuide {
+    let status: StatusReport = try ControlClient.request(.init(.status), at: controlPath, timeoutSeconds: 10)
+    let pair: PairReport = try ControlClient.request(.init(.pair), at: controlPath, timeoutSeconds: 10)
+    guard let target = target(status, pair) else { throw ControlError(.refused, "the gateway listens nowhere") }
+    return InitiatorGuide(kind, target)
   }
 
   private static func silence(_ error: ControlError, _ path: String) -> DoctorCheck {
@@ -93,16 +112,22 @@ public struct Doctor: Sendable {
         advice: "the daemon says of it: \(portal.state)\njournalctl -u gatewayd -n 50")
   }
 
-  private func recipes(_ status: StatusReport) -> [InitiatorRecipe] {
+  /// What initiators have to know; nil: nobody can log in.
+  private func target(_ status: StatusReport, _ pair: PairReport?) -> InitiatorGuide.Target? {
     let listening = status.portals.filter { $0.transport == "tcp" }
       .compactMap { try? ListenAddress(parsing: $0.address) }
-    guard let portal = listening.first else { return [] }
+    guard let portal = listening.first else { return nil }
+    let service = (pair?.serviceAddresses ?? []).map { String($0.address.prefix { $0 != "/" }) }
+    func text(_ host: String) -> String { ListenAddress(host: host, port: portal.port).description }
     let isWildcard = portal.host == "::" || portal.host == "0.0.0.0"
-    let host = isWildcard ? ownAddresses().first { portal.isIPv6 || !$0.contains(":") } ?? "127.0.0.1" : portal.host
-    let lun = status.logicalUnits.first?.number ?? 0
-    let tcp = InitiatorRecipe.all(targetName: status.targetName, host: host, port: portal.port, lun: lun)
-    guard let listener = status.rdma?.listener, let address = listener.addresses.first else { return tcp }
-    return tcp + InitiatorRecipe.overRDMA(targetName: status.targetName, portal: address)
+    // One that moves is not this node's.
+    let own = ownAddresses().first { (portal.isIPv6 || !$0.contains(":")) && !service.contains($0) }
+    let isPair = pair?.isRunning ?? false
+    return InitiatorGuide.Target(
+      name: status.targetName,
+      portals: [text(isWildcard ? own ?? "127.0.0.1" : portal.host)] + (isPair ? [InitiatorGuide.otherNode] : []),
+      rdmaPortals: Array((status.rdma?.listener.addresses ?? []).prefix(1)), servicePortals: service.map(text),
+      lun: status.logicalUnits.first?.number ?? 0, isPair: isPair)
   }
 }
 

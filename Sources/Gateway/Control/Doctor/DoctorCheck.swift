@@ -26,10 +26,10 @@ public struct DoctorCheck: Codable, Sendable, Equatable {
 /// What `gatewayd doctor` tells.
 public struct DoctorReport: Codable, Sendable, Equatable {
   public var checks: [DoctorCheck]
-  /// Commands for initiators, ready to paste; empty: no daemon answers, so there is no name to log in to.
-  public var initiators: [InitiatorRecipe]
+  /// One for each kind of initiator; empty: no daemon answers, so there is no name to log in to.
+  public var initiators: [InitiatorGuide]
 
-  public init(checks: [DoctorCheck], initiators: [InitiatorRecipe]) {
+  public init(checks: [DoctorCheck], initiators: [InitiatorGuide]) {
     self.checks = checks
     self.initiators = initiators
   }
@@ -47,9 +47,10 @@ public struct DoctorReport: Codable, Sendable, Equatable {
         text += String(repeating: " ", count: 10 + width) + "-> \(Printable.text(String(line)))\n"
       }
     }
-    for recipe in initiators {
-      text += "\n\(recipe.title)\n"
-      for command in recipe.commands { text += "  \(Printable.text(command))\n" }
+    if !initiators.isEmpty {
+      let kinds = initiators.map(\.kind.rawValue).joined(separator: "|")
+      text +=
+        "\nSettings for initiators, ready to paste, and how long they wait: gatewayd doctor --initiator \(kinds)\n"
     }
     let problems = checks.filter { $0.outcome == .problem }.count
     return text + (problems == 0 ? "\nNo problems.\n" : "\n\(problems) problem\(problems == 1 ? "" : "s").\n")
