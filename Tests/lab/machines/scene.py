@@ -148,5 +148,5 @@ def counts(output):
         if first.isdigit():
             found.setdefault(second, int(first))
         elif second.isdigit():
-            found[first] = int(second)
+            found.setdefault(first, int(second))
     return found
