@@ -72,9 +72,9 @@ public struct PersistentReservations: Equatable, Sendable {
   }
 
   /// Whether a nexus counts as holder and as registered for what it reads and writes: by its own registration, or by one
-  /// of its initiator's through a port of another node. A port in standby takes none, so that after a takeover an initiator
-  /// that had registered by all paths which took it would meet its own reservation, and what it has under way would fail.
-  /// The name says who it is: each session has its own ISID. PREEMPT removes a key whatever port it came by.
+  /// of its initiator's through a port of another node. Who has one path, or a service address, comes back by a port where
+  /// it has not registered: it would meet its own reservation, and what it has under way would fail. The name says who it
+  /// is: each session has its own ISID. PREEMPT removes a key whatever port it came by.
   func standing(
     of nexus: NexusIdentity, isElsewhere: (_ relativeTargetPort: UInt16) -> Bool
   ) -> (isHolder: Bool, isRegistered: Bool) {
