@@ -25,6 +25,7 @@ extension Gateway {
         setPortGroups: { [weak self] body in self?.setPortGroups(body) },
         setTakesLogins: { [weak self] in self?.change { $0.takesLogins = true } },
         hasRDMA: { [weak self] in self?.hasRDMA ?? false },
+        isReachable: isReachable,
         deviceServer: { [weak self] in self?.deviceServer }))
     setPortGroups { $0.isExplicit = settings.pair.hasExplicitALUA }
     // Two disks may come at a time.

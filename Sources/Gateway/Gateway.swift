@@ -62,6 +62,8 @@ public final class Gateway: GatewayControl {
     }
   }
   var requestedTargetName: String? { options.requestedTargetName }
+  /// Whether it listens where other machines can come to.
+  var isReachable: Bool { !options.listenAddresses.allSatisfy(\.isLoopback) }
   var isPairEnabled: Bool { settings.pair.isEnabled }
   var hasRDMA: Bool { parts.withLock { $0.portGroups.hasRDMA } }
   var deviceServer: DeviceServer? { parts.withLock { $0.configuration?.deviceServer } }

@@ -1,3 +1,4 @@
+import Discovery
 import Glibc
 
 /// Everything that `gatewayd run` was told: the settings file and, above it, the command line. Whatever the command line
@@ -161,6 +162,8 @@ public struct ListenAddress: Sendable, Equatable, Hashable, CustomStringConverti
   }
 
   public var isIPv6: Bool { host.contains(":") }
+  /// Nobody but this machine can come to it.
+  var isLoopback: Bool { IPNetwork.bytes(ofAddress: host).flatMap(NetworkAddress.init)?.isLoopback ?? false }
 
   /// `[::]:3260`, `0.0.0.0:3260`.
   public var description: String { isIPv6 ? "[\(host)]:\(port)" : "\(host):\(port)" }

@@ -17,6 +17,8 @@ final class PairService: Sendable {
     /// It is known which ports are this node's.
     var setTakesLogins: @Sendable () -> Void
     var hasRDMA: @Sendable () -> Bool
+    /// Initiators of other machines can come; else there is no other node to speak to either.
+    var isReachable: Bool
     /// With the port groups of now; nil: the gateway is ending.
     var deviceServer: @Sendable () -> DeviceServer?
   }
@@ -146,7 +148,7 @@ final class PairService: Sendable {
     // Left over from a crash: they are the peer's until this node has the disks.
     for problem in addresses.dropLeftovers() { Log.error("service address: \(problem)") }
     disksChanged()
-    links.start()
+    if gateway.isReachable { links.start() }
     health.start()
     coordinator.start()
   }
