@@ -236,7 +236,7 @@ public final class Gateway: GatewayControl {
     let second: UInt64 = 1_000_000_000
     return ShardConfiguration(
       target: TargetConfiguration(
-        targetName: name, targetAlias: settings.target.alias, portals: portals(listeners),
+        targetName: name, targetAlias: settings.target.alias, portals: portals(listeners, settings.pair.addresses),
         access: AccessRules(settings)),
       deviceServer: DeviceServer(
         deviceName: name.text, registry: registry,
@@ -247,9 +247,11 @@ public final class Gateway: GatewayControl {
       ioDeadlineNs: UInt64(settings.timeouts.ioDeadlineSeconds) * second, pollNs: settings.target.pollNs)
   }
 
-  /// What SendTargets tells: a socket on every address stands for each address that the machine has.
-  private static func portals(_ listeners: [Acceptor.Listener]) -> [Portal] {
-    let own = (try? NetworkInterfaces.read())?.portalAddresses ?? []
+  /// What SendTargets tells: a socket on every address stands for each address that the machine has of its own.
+  private static func portals(_ listeners: [Acceptor.Listener], _ service: [ServiceAddress]) -> [Portal] {
+    let own = ((try? NetworkInterfaces.read())?.portalAddresses ?? []).filter { address in
+      !service.contains { $0.address == address }
+    }
     var portals: [Portal] = []
     for listener in listeners {
       let isAny = listener.address.host == "::" || listener.address.host == "0.0.0.0"

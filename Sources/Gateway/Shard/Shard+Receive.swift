@@ -15,8 +15,10 @@ extension Shard {
       index: index, generation: connectionGeneration, mover: mover, port: port, peer: peer, local: local,
       ticket: ticket, target: configuration.target, units: map.units, now: now)
     if freeConnections.popLast() == nil { connections.append(connection) } else { connections[index] = connection }
-    // Whoever comes over loopback is told the portal it came to: the others may not be reachable for it.
-    if ticket.address.isLoopback { connection.target.portals = [] }
+    // Whoever comes over loopback is told the portal it came to: the others may not be reachable for it. So is one who
+    // comes to a service address, for it wants no portal that stays with a node.
+    let isListed = connection.target.portals.contains { $0.address == local }
+    if ticket.address.isLoopback || !isListed { connection.target.portals = [] }
     connection.login = LoginMachine(
       configuration: connection.target, transport: connection.mover.capabilities, localPortal: local)
     scheduleTick(at: now + configuration.loginTimeoutNs)
