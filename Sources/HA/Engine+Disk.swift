@@ -188,7 +188,7 @@ extension Engine {
   /// What keeps this node from a disk that cannot fence is told by its records only.
   private mutating func lookAgain(_ index: Int, _ now: Instant) {
     guard disks[index].busy == nil else { return }
-    let obstacle = disks[index].obstacle(for: me.node, isForced: lastStep < forcesUntil)
+    let obstacle = obstacle(at: disks[index], isForced: lastStep < forcesUntil)
     let isLasting = obstacle == .unguarded || obstacle == .unnamed
     let due = disks[index].surveyOrderedAt + (isLasting ? PairTimers.watch : PairTimers.watchClosely)
     if now >= due { orderSurvey(index, now) } else { wakeAt(due) }

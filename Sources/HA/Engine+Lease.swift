@@ -19,10 +19,11 @@ extension EngineDisk {
   }
 
   /// What stands in this node's way; nil: it may claim the disk, as far as the last look tells.
-  func obstacle(for me: UUID, isForced: Bool) -> LeaseObstacle? {
-    if !nodes.contains(me), !nodes.isEmpty, !isForced { return .unnamed }
+  /// - Parameter patience: how long another's lease must have stood still.
+  func obstacle(for me: UUID, patience: UInt64, isForced: Bool) -> LeaseObstacle? {
     for seen in seenLeases where seen.record.phase != .released {
-      guard seen.lookedAt >= seen.since + PairTimers.leaseExpiry else { return .taken }
+      if !nodes.contains(me), !isForced { return .unnamed }
+      guard seen.lookedAt >= seen.since + patience else { return .taken }
       // With both places taken by others' names, the record is one of a node that was forgotten.
       let isForgotten = nodes.count == 2 && !nodes.contains(seen.record.node)
       if seen.record.isGuarded || seen.record.phase == .wanted || isForgotten || isForced { continue }
@@ -68,11 +69,12 @@ extension Engine {
   func leaseNeed(of disk: EngineDisk, _ s: Survey) -> Need {
     if isOvertaken(s) { return .lost }
     let isForced = takeover?.isForced == true || lastStep < forcesUntil
-    let obstacle = disk.obstacle(for: me.node, isForced: isForced)
+    let obstacle = obstacle(at: disk, isForced: isForced)
     guard let lease = disk.lease else {
       guard mayRegister(disk), mayAcquire(disk) else { return .wait }
-      if s.nodes.isEmpty { return .order(.enroll(node: me.node, name: me.name)) }
-      guard obstacle == nil, disk.surveyedAt >= disk.namedUntil else { return .wait }
+      guard obstacle == nil else { return .wait }
+      if !s.nodes.contains(me.node), !isForced { return .order(.enroll(node: me.node, name: me.name)) }
+      guard disk.surveyedAt >= disk.namedUntil else { return .wait }
       if !disk.isQuiet { return .order(.settle) }
       if !disk.wasReset, disk.seenLeases.contains(where: { $0.record.phase == .held }) { return .order(.resetUnit) }
       return write(.wanted, disk, place: disk.place(for: me.node))
@@ -87,6 +89,11 @@ extension Engine {
     guard disk.isInForce(lease, lastStep), isUnlocked(disk) else { return .wait }
     if lease.provenPhase != .held { return write(.held, disk, place: lease.place) }
     return records(of: disk, s)
+  }
+
+  func obstacle(at disk: EngineDisk, isForced: Bool) -> LeaseObstacle? {
+    let patience = policy.takesLeasesEarly ? 4 * PairTimers.leaseRenewal : PairTimers.leaseExpiry
+    return disk.obstacle(for: me.node, patience: patience, isForced: isForced)
   }
 
   /// Of two that want a disk at the same time, the first of the label goes on.
@@ -130,7 +137,7 @@ extension Engine {
       disks[index].lease = nil
       return
     }
-    lease.provenAt = policy.renewsFromAnswer ? now : orderedAt
+    lease.provenAt = orderedAt
     lease.provenPhase = record.phase
     if !record.isGuarded { lease.mayBeGuarded = false }
     if lease.claimedAt == 0 {
@@ -237,7 +244,7 @@ extension Engine {
     let list = watched
     let free = list.reduce(0) { sum, id in
       let isFree = disks.contains { disk in
-        disk.id == id && (disk.isFencing || disk.survey != nil && disk.obstacle(for: me.node, isForced: false) == nil)
+        disk.id == id && (disk.isFencing || disk.survey != nil && obstacle(at: disk, isForced: false) == nil)
       }
       return sum + (isFree ? 1 : 0)
     }

@@ -94,6 +94,8 @@ extension Engine {
 
   private mutating func choose(_ takeover: Takeover, _ read: [Survey], _ now: Instant) {
     if isActiveAfterAll(takeover, now) {
+      // The same sign must not end the next attempt.
+      activeAt = max(activeAt, disks.compactMap(\.movedAt).max() ?? 0)
       epoch = .none
       self.takeover = nil
       return become(.passive, "the active lives", now)

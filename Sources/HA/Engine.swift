@@ -166,7 +166,11 @@ public struct Engine: Sendable {
   private mutating func evaluate(_ now: Instant) {
     guard disksSince != nil else { return }
     tendLeases(now)
-    defer { tendWatchdog(now) }
+    defer {
+      // What this step has lost is given up in it.
+      if key == nil { tendLeases(now) }
+      tendWatchdog(now)
+    }
     switch role {
     case .observing, .passive, .suspecting: watch(now)
     case .fencing: advanceTakeover(now)

@@ -45,7 +45,7 @@ struct EngineDisk: Sendable {
   var sharedSince: Instant?
   /// The unit was reset in this takeover.
   var wasReset = false
-  /// This node entered itself into a label that named nobody; it may have been overwritten until then.
+  /// This node entered itself into the label without having the disk; it may have been overwritten until then.
   var namedUntil: Instant = 0
 
   typealias State = PairStatus.Disk.State

@@ -12,8 +12,8 @@ package struct EnginePolicy: Sendable {
   package var trustsStalls = false
   /// Decides without a majority of the arbiters.
   package var needsNoMajority = false
-  /// Counts a lease from when its record was acknowledged.
-  package var renewsFromAnswer = false
+  /// Takes another's lease for over after two seconds.
+  package var takesLeasesEarly = false
   /// Tells its records that a watchdog is armed, and has none.
   package var armsNoWatchdog = false
   /// Goes on with a claim without having looked at the other's.

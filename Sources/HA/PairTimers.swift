@@ -55,7 +55,7 @@ public enum PairTimers {
   /// A lease that stood still for this long is over for the other node: `leaseLimit + watchdog`, and a second for clocks and
   /// for what a disk had accepted.
   public static let leaseExpiry = 7_000 * ms
-  /// Two that enter themselves into a label that names nobody: who is there after this long was the last.
+  /// Two that enter themselves into a label, whose writes nothing orders: who is there after this long was the last.
   public static let naming = 1_500 * ms
   /// What an operator forces is done within this time, or not.
   public static let force = 30_000 * ms

@@ -31,6 +31,8 @@ public struct Plan: Sendable {
     case loseStatus(percent: Int)
     /// Commands that the disks have taken are done late.
     case late(percent: Int)
+    /// Commands wait in the node's kernel, for longer than the other waits for a lease.
+    case stuck(percent: Int)
     case switchover(Int)
     case shutdown(Int)
     case unreachable(Int)
@@ -45,6 +47,9 @@ public struct Plan: Sendable {
   var diskCount = 1
   var linkCount = 2
   var survivesPowerLoss = true
+  /// These cannot fence.
+  var leaseDisks: Set<Int> = []
+  var hasWatchdog = true
   /// Nodes in the labels at the start.
   var labelled = 2
   /// Which nodes start, and when.
@@ -127,7 +132,26 @@ public struct Plan: Sendable {
     }
     if random.chance(35) { addScene(&random) }
     faults.sort { $0.at < $1.at }
+    if seed % 3 == 0 { addLeases(seed) }
     end = (faults.map { $0.at + $0.duration }.max() ?? 3500 * Self.ms) + 200 * Self.ms
+  }
+
+  /// Numbers of their own, so that other seeds' plans do not change.
+  private mutating func addLeases(_ seed: UInt64) {
+    var random = SplitMix(seed: seed ^ 0x1EA5_E000_0000_0000)
+    let areAll = random.chance(60)
+    leaseDisks = Set((0..<diskCount).filter { _ in areAll || random.chance(50) })
+    hasWatchdog = random.chance(85)
+    guard random.chance(60) else { return }
+    let node = Int.random(in: 0...1, using: &random)
+    let at = random.time(3600...6000)
+    let leaves: [Kind] = [.crash(node), .kill(node), .pause(node), .pause(node)]
+    faults.append(
+      Fault(at: at, duration: random.time(1000...14_000), kind: leaves.randomElement(using: &random)!))
+    let hold: [Kind] = [.late(percent: 50), .stuck(percent: 50)]
+    faults.append(
+      Fault(at: at - 500 * Self.ms, duration: random.time(400...700), kind: hold.randomElement(using: &random)!))
+    faults.sort { $0.at < $1.at }
   }
 }
 
