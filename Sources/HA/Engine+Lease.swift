@@ -22,12 +22,11 @@ extension EngineDisk {
   /// - Parameter patience: how long another's lease must have stood still.
   func obstacle(for me: UUID, patience: UInt64, isForced: Bool) -> LeaseObstacle? {
     for seen in seenLeases where seen.record.phase != .released {
-      if !nodes.contains(me), !isForced { return .unnamed }
       guard seen.lookedAt >= seen.since + patience else { return .taken }
       // With both places taken by others' names, the record is one of a node that was forgotten.
       let isForgotten = nodes.count == 2 && !nodes.contains(seen.record.node)
       if seen.record.isGuarded || seen.record.phase == .wanted || isForgotten || isForced { continue }
-      return .unguarded
+      return nodes.contains(me) ? .unguarded : .unnamed
     }
     return nil
   }
@@ -71,10 +70,9 @@ extension Engine {
     let isForced = takeover?.isForced == true || lastStep < forcesUntil
     let obstacle = obstacle(at: disk, isForced: isForced)
     guard let lease = disk.lease else {
-      guard mayRegister(disk), mayAcquire(disk) else { return .wait }
-      guard obstacle == nil else { return .wait }
+      guard mayRegister(disk), obstacle == nil else { return .wait }
       if !s.nodes.contains(me.node), !isForced { return .order(.enroll(node: me.node, name: me.name)) }
-      guard disk.surveyedAt >= disk.namedUntil else { return .wait }
+      guard mayAcquire(disk), disk.surveyedAt >= disk.namedUntil else { return .wait }
       if !disk.isQuiet { return .order(.settle) }
       if !disk.wasReset, disk.seenLeases.contains(where: { $0.record.phase == .held }) { return .order(.resetUnit) }
       return write(.wanted, disk, place: disk.place(for: me.node))

@@ -79,7 +79,7 @@ public enum LeaseObstacle: Equatable, Sendable {
   case taken
   /// The other node had it, did not release it, and had no watchdog: it may still write.
   case unguarded
-  /// Another node has it, or did not release it, and the label does not name this one.
+  /// The same, and the label does not name this node.
   case unnamed
 }
 

@@ -142,16 +142,46 @@ public struct Plan: Sendable {
     let areAll = random.chance(60)
     leaseDisks = Set((0..<diskCount).filter { _ in areAll || random.chance(50) })
     hasWatchdog = random.chance(85)
-    guard random.chance(60) else { return }
+    switch Int.random(in: 0..<10, using: &random) {
+    case 0..<2: addDuel(&random)
+    case 2..<6: addStop(&random)
+    case 6..<8: addHang(&random)
+    default: break
+    }
+    faults.sort { $0.at < $1.at }
+  }
+
+  /// The active stops in the midst of its writes, which its kernel or the disk still has.
+  private mutating func addStop(_ random: inout SplitMix) {
     let node = Int.random(in: 0...1, using: &random)
     let at = random.time(3600...6000)
-    let leaves: [Kind] = [.crash(node), .kill(node), .pause(node), .pause(node)]
+    let leaves: [Kind] = [.crash(node), .crash(node), .kill(node), .pause(node), .pause(node)]
     faults.append(
-      Fault(at: at, duration: random.time(1000...14_000), kind: leaves.randomElement(using: &random)!))
-    let hold: [Kind] = [.late(percent: 50), .stuck(percent: 50)]
+      Fault(at: at, duration: random.time(1000...16_000), kind: leaves.randomElement(using: &random)!))
+    let hold: [Kind] = [.late(percent: 60), .stuck(percent: 80)]
     faults.append(
-      Fault(at: at - 500 * Self.ms, duration: random.time(400...700), kind: hold.randomElement(using: &random)!))
-    faults.sort { $0.at < $1.at }
+      Fault(at: at - 600 * Self.ms, duration: random.time(600...900), kind: hold.randomElement(using: &random)!))
+  }
+
+  /// The active is not heard any more, and nothing that it writes comes to the disk, or comes back, for some time.
+  private mutating func addHang(_ random: inout SplitMix) {
+    let at = random.time(3600...6000)
+    faults += [
+      Fault(at: at, duration: random.time(6000...9000), kind: .cut(link: linkCount, from: nil)),
+      Fault(at: at, duration: random.time(500...6000), kind: .stuck(percent: Int.random(in: 70...100, using: &random))),
+    ]
+  }
+
+  /// Two that do not hear each other want the same slow disk.
+  private mutating func addDuel(_ random: inout SplitMix) {
+    (diskCount, labelled, leaseDisks) = (1, 2, [0])
+    starts = [(0, random.time(0...300)), (1, 0)]
+    faults = [
+      Fault(at: 0, duration: random.time(4500...7000), kind: .cut(link: linkCount, from: nil)),
+      Fault(
+        at: 2500 * Self.ms, duration: random.time(1000...2500),
+        kind: .slow(disk: 0, factor: UInt64(Int.random(in: 500...5000, using: &random)))),
+    ]
   }
 }
 

@@ -159,7 +159,7 @@ final class SimNode {
       guard watchdogAt == due, hasPower else { return }
       world.log { "\(self.name): its watchdog resets it" }
       crash()
-      world.after(world.random.time(1000...4000)) { self.boot() }
+      world.after(world.random.time(1000...9000)) { self.boot() }
     }
   }
 

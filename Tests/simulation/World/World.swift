@@ -145,7 +145,8 @@ public final class World {
     // Where statuses get lost, commands are also held up on their way.
     let isHeldUp = lostStatus > 0 && random.chance(lostStatus / 2)
     let isStuck = stuckPercent > 0 && command.writes && random.chance(stuckPercent)
-    let wait = isStuck ? random.time(500...12_000) : isHeldUp ? random.time(1...1100) : 20_000
+    let wait =
+      isStuck ? random.time(500...(random.chance(50) ? 4000 : 12_000)) : isHeldUp ? random.time(1...1100) : 20_000
     after(random.time(0...1) / 10 + wait) {
       guard !command.isOver else { return }
       // What its kernel had goes with the machine.
@@ -170,8 +171,8 @@ public final class World {
     // A command whose status gets lost may take effect late.
     let isLost = lostStatus > 0 && random.chance(lostStatus)
     let isLate = latePercent > 0 && random.chance(latePercent) || isLost && random.chance(40)
-    let isVeryLate = isLate && disk.shared.fence == .lease && random.chance(20)
-    after(isLate ? service + random.time(1...(isVeryLate ? 9000 : 1500)) : service) {
+    let isVeryLate = isLate && disk.shared.fence == .lease && random.chance(40)
+    after(isLate ? service + (isVeryLate ? random.time(1500...10_000) : random.time(1...1500)) : service) {
       guard !command.isOver else { return }
       disk.queue.removeAll { $0 === command }
       let result = self.execute(command, disk)
