@@ -21,6 +21,7 @@ extension Gateway {
     guard let (provisioner, context, settings) = partsOfPair, !provisioner.sharedDisks.isEmpty else { return }
     let service = PairService(
       provisioner: provisioner, context: context, addresses: settings.pair.addresses,
+      watchdog: settings.pair.watchdog,
       gateway: PairService.Gateway(
         setPortGroups: { [weak self] body in self?.setPortGroups(body) },
         setTakesLogins: { [weak self] in self?.change { $0.takesLogins = true } },
@@ -64,7 +65,7 @@ extension Gateway {
     guard let pair = pairService else {
       return .off(
         isPairEnabled
-          ? "no disk that can be fenced (SCSI or NVMe persistent reservations) is exported" : "the settings turn it off"
+          ? "no disk that another node could have is exported" : "the settings turn it off"
       )
     }
     let status = pair.status

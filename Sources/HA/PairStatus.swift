@@ -65,6 +65,13 @@ public struct PairStatus: Equatable, Sendable {
   }
 }
 
+extension PairStatus {
+  /// Another node could take a disk of this one.
+  public var mayLoseDisks: Bool { disks.contains { $0.lease?.isShared ?? true } }
+  /// This node has leases, or has not given them up yet.
+  public var hasLeases: Bool { disks.contains { $0.lease?.isOwn ?? false } }
+}
+
 extension Engine {
   public func status(at now: Instant) -> PairStatus {
     PairStatus(
