@@ -225,7 +225,9 @@ extension Engine {
   private mutating func done(_ what: DiskOrder, _ index: Int, _ orderedAt: Instant, _ now: Instant) {
     switch what {
     case .survey, .unregister, .writeBeat, .resetUnit: break
-    case .settle: disks[index].isQuiet = true
+    case .settle:
+      disks[index].isQuiet = true
+      disks[index].lease?.nextSettle = 0
     case .writeLease(let record, _, _): didWriteLease(record, index, orderedAt: orderedAt, now)
     case .register(let own):
       disks[index].strayKey = nil
