@@ -88,3 +88,12 @@ int system_pr_preempt(int fd, uint64_t own, uint64_t victim, int aborts) {
   struct pr_preempt order = {.old_key = own, .new_key = victim, .type = PR_WRITE_EXCLUSIVE_REG_ONLY};
   return outcome(ioctl(fd, aborts ? IOC_PR_PREEMPT_ABORT : IOC_PR_PREEMPT, &order));
 }
+
+#ifndef SG_SCSI_RESET_NO_ESCALATE
+#define SG_SCSI_RESET_NO_ESCALATE 0x100
+#endif
+
+int system_unit_reset(int fd) {
+  int what = SG_SCSI_RESET_DEVICE | SG_SCSI_RESET_NO_ESCALATE;
+  return ioctl(fd, SG_SCSI_RESET, &what) == 0 ? 0 : -errno;
+}

@@ -21,6 +21,7 @@ extension Gateway {
     guard let (provisioner, context, settings) = partsOfPair, !provisioner.sharedDisks.isEmpty else { return }
     let service = PairService(
       provisioner: provisioner, context: context, addresses: settings.pair.addresses,
+      watchdog: settings.pair.watchdog,
       gateway: PairService.Gateway(
         setPortGroups: { [weak self] body in self?.setPortGroups(body) },
         setTakesLogins: { [weak self] in self?.change { $0.takesLogins = true } },
@@ -66,7 +67,7 @@ extension Gateway {
     guard let pair = pairService else {
       var report = PairReport.off(
         isPairEnabled
-          ? "no disk that can be fenced (SCSI or NVMe persistent reservations) is exported" : "the settings turn it off"
+          ? "no disk that another node could have is exported" : "the settings turn it off"
       )
       report.unfencedDisks = unfencedDisks
       return report
@@ -94,11 +95,14 @@ extension Gateway {
     }
     report.disks = exports.filter(\.isShared).compactMap { export in
       guard let disk = export.label?.disk else { return nil }
-      let state = status.disks.first { $0.id == disk }?.state
+      let shown = status.disks.first { $0.id == disk }
+      let state = shown?.state
       return PairReport.Disk(
         disk: "\(disk)", lun: export.unit.number, path: export.disk.path, state: state.map { "\($0)" } ?? "unknown",
-        isArbiter: status.arbiters.contains(disk), problem: pair.problems[disk] ?? "")
+        isArbiter: status.arbiters.contains(disk), takeover: Self.text(of: shown?.lease),
+        problem: pair.problems[disk] ?? "")
     }
+    if status.disks.contains(where: { $0.lease?.isShared == true }) { report.watchdog = pair.watchdogReport }
     for (index, transition) in transitions.enumerated() {
       let before = index > 0 ? transitions[index - 1].at : nil
       report.changes.append(
@@ -114,6 +118,19 @@ extension Gateway {
   private var unfencedDisks: [PairReport.UnfencedDisk] {
     exports.filter { !$0.isShared && $0.disk.descriptor != nil }
       .map { PairReport.UnfencedDisk(lun: $0.unit.number, path: $0.disk.path) }
+  }
+
+  static func text(of lease: PairStatus.LeaseStatus?) -> String {
+    guard let lease else { return "by reservations" }
+    switch lease.obstacle {
+    case .taken: return "another node has it"
+    case .unguarded: return "NOT by itself: its node had no watchdog ('gatewayd pair force')"
+    case .unnamed: return "HELD: its label names another node only ('gatewayd pair force')"
+    case nil: break
+    }
+    if !lease.isOwn { return "free" }
+    if !lease.isShared { return "no: its label names this node only" }
+    return lease.isGuarded ? "by lease, after 7 s" : "NOT by itself: no watchdog"
   }
 
   private static func text(of hold: PairStatus.Hold?) -> String {

@@ -280,6 +280,7 @@ public final class Gateway: GatewayControl {
     kept.limits.memoryBytes = state.settings.limits.memoryBytes
     kept.pair.isEnabled = state.settings.pair.isEnabled
     kept.pair.hasExplicitALUA = state.settings.pair.hasExplicitALUA
+    kept.pair.watchdog = state.settings.pair.watchdog
     state.pair?.set(kept.pair.addresses)
     var configuration = Self.configuration(
       settings: kept, name: old.target.targetName, registry: context.registry, listeners: acceptor.listeners)

@@ -119,6 +119,8 @@ public struct Settings: Sendable, Equatable {
     /// Whether an initiator may have the pair switch over (SET TARGET PORT GROUPS). Not unless told: one whose view of the
     /// paths is old, or that has lost a cable, would take the disks to and fro.
     public var hasExplicitALUA = false
+    /// What resets this machine if it hangs while it has a disk that cannot fence and that another node may take over.
+    public var watchdog = WatchdogChoice.automatic
 
     public init() {}
   }
@@ -210,6 +212,7 @@ extension Settings {
       ("iser.enabled", old.iser.isEnabled != new.iser.isEnabled),
       ("pair.enabled", old.pair.isEnabled != new.pair.isEnabled),
       ("pair.explicit-alua", old.pair.hasExplicitALUA != new.pair.hasExplicitALUA),
+      ("pair.watchdog", old.pair.watchdog != new.pair.watchdog),
       ("limits.memory", old.limits.memoryBytes != new.limits.memoryBytes),
     ]
     return rows.filter(\.1).map(\.0)

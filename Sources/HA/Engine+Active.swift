@@ -31,7 +31,8 @@ extension Engine {
   mutating func audit(_ now: Instant) {
     for index in disks.indices where disks[index].busy == nil && disks[index].state == .secured {
       guard disks[index].survey != nil else { continue }
-      let due = disks[index].surveyedAt == 0 ? now : disks[index].surveyedAt + PairTimers.audit
+      let period = disks[index].isFencing || disks[index].isRenewed ? PairTimers.audit : PairTimers.auditAlone
+      let due = disks[index].surveyedAt == 0 ? now : disks[index].surveyedAt + period
       if now >= due, now >= disks[index].notBefore {
         orderSurvey(index, now)
       } else {
@@ -42,6 +43,7 @@ extension Engine {
 
   mutating func beatOnDisks(_ now: Instant) {
     for index in disks.indices where isArbiter(disks[index].id) && disks[index].state == .secured {
+      guard disks[index].isFencing || disks[index].isRenewed else { continue }
       guard now >= disks[index].nextBeat else {
         wakeAt(disks[index].nextBeat)
         continue
@@ -64,8 +66,9 @@ extension Engine {
   mutating func verify(_ now: Instant) {
     guard let key else { return }
     for disk in disks where isArbiter(disk.id) && disk.provenAt > sureAt {
-      if hasMajority({ $0.isHeld(with: key) && $0.provenAt >= disk.provenAt }) { sureAt = disk.provenAt }
+      if hasMajority({ $0.isHeld(with: key, now) && $0.provenAt >= disk.provenAt }) { sureAt = disk.provenAt }
     }
+    if hasMajority({ !$0.isFencing && !$0.isRenewed && $0.isHeld(with: key, now) }) { sureAt = now }
     if !others.isEmpty { hasOthers = true }
     if let gone = expelled, !others.contains(gone) { (hasOthers, expelled) = (!others.isEmpty, nil) }
     if policy.trustsStalls { sureAt = now }
@@ -133,6 +136,7 @@ extension Engine {
         become(role, "node \(node) is forgotten", now)
       }
     case .force:
+      forcesUntil = now + PairTimers.force
       if role == .observing || role == .passive || role == .suspecting, !isRefused {
         beginTakeover("forced", .alive, forced: true, now)
       }

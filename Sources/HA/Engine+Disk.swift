@@ -21,6 +21,7 @@ extension Engine {
     guard let key, let cluster else { return .wait }
     if isForeign(s, cluster) { return .foreign }
     if isRefused(s.nodes) { return .refused }
+    guard disk.isFencing else { return leaseNeed(of: disk, s) }
     if isLost(s, key) { return .lost }
     if !s.keys.contains(key.rawValue) { return mayRegister(disk) ? .order(.register(key)) : .wait }
     if s.holder != key.rawValue {
@@ -33,7 +34,7 @@ extension Engine {
   }
 
   /// What is to be written to a disk that is held.
-  private func records(of disk: EngineDisk, _ s: Survey) -> Need {
+  func records(of disk: EngineDisk, _ s: Survey) -> Need {
     let record = OwnerRecord(epoch: epoch, node: me.node, bootID: me.bootID, arbiters: arbiters)
     if s.owner != record { return mayWrite(record, to: disk) ? .order(.writeOwner(record)) : .wait }
     if !s.nodes.contains(me.node) { return .order(.enroll(node: me.node, name: me.name)) }
@@ -54,13 +55,18 @@ extension Engine {
   }
 
   private func isLost(_ s: Survey, _ key: ReservationKey) -> Bool {
-    if let owner = s.owner, owner.epoch > epoch || (owner.epoch == epoch && owner.node != me.node) { return true }
+    if isOvertaken(s) { return true }
     guard let raw = s.holder, raw != key.rawValue, let holder = ReservationKey(rawValue: raw) else { return false }
     // A rival of the same epoch: once a majority is this node's, it has lost.
     return holder.epoch > epoch || (holder.epoch == epoch && !hasWon)
   }
 
-  private var hasWon: Bool { isHolding || takeover?.hasWon == true }
+  /// Another node has written its name in an epoch that is not below this one.
+  func isOvertaken(_ s: Survey) -> Bool {
+    s.owner.map { $0.epoch > epoch || ($0.epoch == epoch && $0.node != me.node) } ?? false
+  }
+
+  var hasWon: Bool { isHolding || takeover?.hasWon == true }
 
   /// Another gateway's key, which could write. Of an active, those of a race that goes on just now are left: it decides itself.
   private func rival(in s: Survey, _ key: ReservationKey) -> UInt64? {
@@ -72,21 +78,22 @@ extension Engine {
   // MARK: The order of a takeover
 
   /// First the arbiters, then the others.
-  private func mayRegister(_ disk: EngineDisk) -> Bool {
+  func mayRegister(_ disk: EngineDisk) -> Bool {
     isHolding || takeover?.committedAt != nil || isArbiter(disk.id)
   }
 
   /// The arbiters one after another, by WWID: of two that race, one meets the other where it has been first.
-  private func mayAcquire(_ disk: EngineDisk) -> Bool {
+  func mayAcquire(_ disk: EngineDisk) -> Bool {
     guard let key, !isHolding, takeover?.committedAt == nil else { return true }
     if policy.ignoresArbiterOrder { return true }
     return disks.allSatisfy { other in
-      other.shared.wwid >= disk.shared.wwid || !isArbiter(other.id) || other.isHeld(with: key) || other.hasFailed
+      other.shared.wwid >= disk.shared.wwid || !isArbiter(other.id) || other.isHeld(with: key, lastStep)
+        || other.hasFailed
         || other.isSettled(lastStep)
     }
   }
 
-  private func isUnlocked(_ disk: EngineDisk) -> Bool {
+  func isUnlocked(_ disk: EngineDisk) -> Bool {
     isHolding || takeover?.committedAt != nil || takeover?.hasWon == true
   }
 
@@ -121,7 +128,10 @@ extension Engine {
       // Of a disk that is served, keys and reservation are gone: a step back. Records are kept up without one.
       if disk.state == .secured, what.changesKeys(of: key), disk.survey?.holder != key?.rawValue { unsecure(index) }
       order(what, at: index, now)
-    case .wait: break
+    case .wait: if !disk.isFencing { lookAgain(index, now) }
+    case .nothing where disks[index].lease?.isVerified == false:
+      disks[index].lease?.isVerified = true
+      advance(index, now)
     case .nothing: secure(index, now)
     case .foreign: mark(index, .foreign, now)
     case .refused: mark(index, .refused, now)
@@ -140,11 +150,12 @@ extension Engine {
   mutating func admit(_ index: Int) {
     guard !disks[index].isServed else { return }
     disks[index].isServed = true
+    disks[index].isQuiet = false
     actions.append(.target(.admit(epoch, disk: disks[index].id)))
   }
 
   /// The disk is not ours any more for now.
-  private mutating func unsecure(_ index: Int) {
+  mutating func unsecure(_ index: Int) {
     disks[index].state = .pending
     guard disks[index].isServed else { return }
     disks[index].isServed = false
@@ -174,6 +185,15 @@ extension Engine {
     disks[index].watchedSince = nil
   }
 
+  /// What keeps this node from a disk that cannot fence is told by its records only.
+  private mutating func lookAgain(_ index: Int, _ now: Instant) {
+    guard disks[index].busy == nil else { return }
+    let obstacle = obstacle(at: disks[index], isForced: lastStep < forcesUntil)
+    let isLasting = obstacle == .unguarded || obstacle == .unnamed
+    let due = disks[index].surveyOrderedAt + (isLasting ? PairTimers.watch : PairTimers.watchClosely)
+    if now >= due { orderSurvey(index, now) } else { wakeAt(due) }
+  }
+
   // MARK: Answers
 
   mutating func take(_ answer: DiskAnswer, of number: UInt64, disk id: DiskID, _ now: Instant) {
@@ -183,6 +203,9 @@ extension Engine {
     switch answer {
     case .surveyed(let survey):
       noteSigns(index, survey, before: disks[index].lookedAt)
+      if disks[index].noteLeases(survey, me: me, orderedAt: busy.since, now), disks[index].lookedAt != 0 {
+        disks[index].movedAt = disks[index].lookedAt
+      }
       disks[index].lookedAt = busy.since
       disks[index].survey = survey
       disks[index].shared.nodes = survey.nodes
@@ -190,18 +213,22 @@ extension Engine {
       disks[index].watchedSince = disks[index].watchedSince ?? busy.since
     case .done:
       if case .writeBeat = busy.what, disks[index].state == .secured { disks[index].provenAt = busy.since }
-      done(busy.what, index, now)
+      done(busy.what, index, busy.since, now)
     case .conflict: conflict(busy.what, index, now)
     case .disturbed: disturb(index)
     case .failed, .timedOut:
-      if policy.skipsReadBack, answer == .timedOut { return done(busy.what, index, now) }
+      if policy.skipsReadBack, answer == .timedOut { return done(busy.what, index, busy.since, now) }
       failed(busy.what, index, now)
     }
   }
 
-  private mutating func done(_ what: DiskOrder, _ index: Int, _ now: Instant) {
+  private mutating func done(_ what: DiskOrder, _ index: Int, _ orderedAt: Instant, _ now: Instant) {
     switch what {
-    case .survey, .unregister, .writeBeat: break
+    case .survey, .unregister, .writeBeat, .resetUnit: break
+    case .settle:
+      disks[index].isQuiet = true
+      disks[index].lease?.nextSettle = 0
+    case .writeLease(let record, _, _): didWriteLease(record, index, orderedAt: orderedAt, now)
     case .register(let own):
       disks[index].strayKey = nil
       if policy.skipsReadBack { disks[index].survey?.keys.append(own.rawValue) } else { disks[index].survey = nil }
@@ -213,7 +240,9 @@ extension Engine {
         disks[index].survey = nil
       }
     case .writeOwner(let record): disks[index].survey?.owner = record
-    case .enroll(let node, _): disks[index].survey?.nodes.append(node)
+    case .enroll(let node, _):
+      disks[index].survey?.nodes.append(node)
+      if disks[index].lease == nil { disks[index].namedUntil = now + PairTimers.naming }
     case .expel(let node): disks[index].survey?.nodes.removeAll { $0 == node }
     }
   }
@@ -221,7 +250,7 @@ extension Engine {
   private mutating func conflict(_ what: DiskOrder, _ index: Int, _ now: Instant) {
     switch what {
     case .survey, .unregister: break
-    case .register: failed(what, index, now)
+    case .register, .settle, .writeLease, .resetUnit: failed(what, index, now)
     case .reserve, .preempt:
       // Compare and swap: somebody else was first.
       if role == .fencing, takeover?.hasWon == false { return loseRace("another node was first at a disk", now) }
@@ -239,7 +268,11 @@ extension Engine {
   private mutating func failed(_ what: DiskOrder, _ index: Int, _ now: Instant) {
     disks[index].watchedSince = nil
     // A beat that was not written, or a look that failed, changes nothing by itself.
-    if case .writeBeat = what { return }
+    switch what {
+    case .writeBeat, .resetUnit: return
+    case .settle, .writeLease: if disks[index].lease?.isEnding == true { return }
+    case .survey, .register, .reserve, .preempt, .unregister, .writeOwner, .enroll, .expel: break
+    }
     if disks[index].state != .secured {
       disks[index].hasFailed = true
       disks[index].survey = nil
@@ -253,7 +286,7 @@ extension DiskOrder {
   fileprivate func changesKeys(of key: ReservationKey?) -> Bool {
     switch self {
     case .register, .reserve, .preempt: true
-    case .survey, .unregister, .writeOwner, .writeBeat, .enroll, .expel: false
+    case .survey, .unregister, .writeOwner, .writeBeat, .enroll, .expel, .settle, .writeLease, .resetUnit: false
     }
   }
 }

@@ -45,7 +45,7 @@ extension Engine {
     guard role == .fencing, self.takeover?.hasChosen == true else { return }
     advanceDisks(now)
     guard role == .fencing, let key else { return }
-    if self.takeover?.hasWon == false, hasMajority({ $0.isHeld(with: key) }) {
+    if self.takeover?.hasWon == false, hasMajority({ $0.isHeld(with: key, now) }) {
       self.takeover?.hasWon = true
       nextBeat = now
       advanceDisks(now)
@@ -83,6 +83,8 @@ extension Engine {
 
   private mutating func choose(_ takeover: Takeover, _ read: [Survey], _ now: Instant) {
     if isActiveAfterAll(takeover, now) {
+      // The same sign must not end the next attempt.
+      activeAt = max(activeAt, disks.compactMap(\.movedAt).max() ?? 0)
       epoch = .none
       self.takeover = nil
       return become(.passive, "the active lives", now)
@@ -92,6 +94,7 @@ extension Engine {
     guard hasMajority({ $0.survey != nil }) else { return loseRace("too few of the deciding disks answer", now) }
     for found in read {
       highest = max(highest, found.owner?.epoch ?? .none)
+      for case let lease? in found.leases { highest = max(highest, lease.epoch) }
       for raw in found.keys {
         if let key = ReservationKey(rawValue: raw), key.belongs(to: cluster!) { highest = max(highest, key.epoch) }
       }
@@ -135,7 +138,9 @@ extension Engine {
   }
 
   private mutating func recover(_ now: Instant) {
-    for index in disks.indices where disks[index].state == .secured { disks[index].isServed = true }
+    for index in disks.indices where disks[index].state == .secured {
+      (disks[index].isServed, disks[index].isQuiet) = (true, false)
+    }
     sureAt = takeover?.raceSince ?? now
     isUnsure = false
     become(.recovering, "has \(disks.count { $0.isServed }) of \(disks.count) disks", now)

@@ -32,13 +32,18 @@ extension Engine {
     if peerIsServing {
       followActive(now)
     } else if role == .observing, isAlone, now >= raceAgainAt {
-      beginTakeover("no other node knows these disks", .alone, now)
+      attempt("no other node knows these disks", .alone, now)
     } else if isHeard, peer!.isProven {
       awaitTurn(peer!, now)
     } else {
       awaitSilence(now)
     }
     if let peer { wakeAt(peer.heardAt + (isHeard ? PairTimers.suspicion : PairTimers.silence)) }
+  }
+
+  private mutating func attempt(_ reason: String, _ cause: Takeover.Cause, _ now: Instant) {
+    guard leasesPermit else { return wakeAt(now + PairTimers.watchClosely) }
+    beginTakeover(reason, cause, now)
   }
 
   // MARK: The other node is active and heard
@@ -58,7 +63,7 @@ extension Engine {
     let since = impairedSince ?? now
     impairedSince = since
     if now >= since + PairTimers.impaired, !heldByOperator, !heldByRepetition {
-      beginTakeover(reason, .alive, now)
+      attempt(reason, .alive, now)
     } else {
       wakeAt(since + PairTimers.impaired)
     }
@@ -88,7 +93,7 @@ extension Engine {
     turnAt = turn
     guard now >= turn else { return wakeAt(turn) }
     guard !heldByOperator || isOffered else { return }
-    beginTakeover(isOffered ? "the other node hands over" : "nobody is active", isOffered ? .offered : .nobody, now)
+    attempt(isOffered ? "the other node hands over" : "nobody is active", isOffered ? .offered : .nobody, now)
   }
 
   /// Two nodes must not begin at the same time, again and again.
@@ -109,7 +114,7 @@ extension Engine {
       setTarget(.hold)
       wakeAt(moved + PairTimers.silence)
       if isOfferedByDisk, isReachable, !heldByOperator, now >= raceAgainAt {
-        beginTakeover("the disks' beat offers a handover", .alive, now)
+        attempt("the disks' beat offers a handover", .alive, now)
       }
       return
     }
@@ -119,7 +124,7 @@ extension Engine {
       turnAt = turn
       guard now >= turn else { return wakeAt(turn) }
       guard knowsBeats(now) else { return wakeAt(now + PairTimers.watchClosely) }
-      beginTakeover("nobody is active", .nobody, now)
+      attempt("nobody is active", .nobody, now)
       return
     }
     let limit = silenceLimit
@@ -128,7 +133,7 @@ extension Engine {
     let due = max(since + limit, raceAgainAt)
     if now >= due, !heldByOperator {
       guard knowsBeats(now) else { return wakeAt(now + PairTimers.watchClosely) }
-      beginTakeover("the active is silent", .silent, now)
+      attempt("the active is silent", .silent, now)
     } else {
       wakeAt(role == .passive ? since + PairTimers.suspicion : due)
     }
@@ -143,7 +148,7 @@ extension Engine {
   // MARK: The disks' beat
 
   /// The arbiters of the newest owner record seen, else those there would be.
-  private var watched: [DiskID] {
+  var watched: [DiskID] {
     var newest: OwnerRecord?
     for disk in disks {
       if let record = disk.survey?.owner, record.epoch > newest?.epoch ?? .none { newest = record }

@@ -87,6 +87,10 @@ public struct Engine: Sendable {
   var sentAt = [Instant](repeating: 0, count: 32)
   var arbitersWrongSince: Instant?
   var expelled: UUID?
+  var watchdog = Watchdog.off
+  var nextKeepAlive: Instant = 0
+  /// An operator takes disks whose lease stands still.
+  var forcesUntil: Instant = 0
   var fencedAt: Instant = 0
   var hasAddresses = false
   var targetState = TargetState.none
@@ -154,6 +158,7 @@ public struct Engine: Sendable {
       if role == .recovering, recovered == epoch { takeover?.isRecovered = true }
     case .drained(let isEmpty): drained(isEmpty, now)
     case .operate(let command): operate(command, now)
+    case .watchdog(let isArmed): if watchdog != .off { watchdog = isArmed ? .armed : .unavailable }
     case .shutdown: shutDown(now)
     case .tick: break
     }
@@ -162,6 +167,12 @@ public struct Engine: Sendable {
   /// Every step, whatever the event was: what is due now, and when to be asked again.
   private mutating func evaluate(_ now: Instant) {
     guard disksSince != nil else { return }
+    tendLeases(now)
+    defer {
+      // What this step has lost is given up in it.
+      if key == nil { tendLeases(now) }
+      tendWatchdog(now)
+    }
     switch role {
     case .observing, .passive, .suspecting: watch(now)
     case .fencing: advanceTakeover(now)
@@ -203,6 +214,7 @@ public struct Engine: Sendable {
     orderCount += 1
     disks[index].busy = EngineDisk.Busy(order: orderCount, what: what, since: now)
     if case .register = what { disks[index].mayHaveKey = true }
+    noteLeaseOrder(what, index, now)
     actions.append(.disk(disks[index].id, order: orderCount, what))
   }
 
@@ -254,7 +266,11 @@ public struct Engine: Sendable {
 
   /// The disks that should decide: the three lowest, or one where there are fewer.
   func arbiters(of candidates: [EngineDisk]) -> [DiskID] {
-    candidates.prefix(candidates.count >= 3 ? 3 : 1).map(\.id)
+    // Those that can fence, else those that both nodes see.
+    let fencing = candidates.filter(\.isFencing)
+    let shared = fencing.isEmpty ? candidates.filter { $0.nodes.count > 1 } : fencing
+    let best = shared.isEmpty ? candidates : shared
+    return best.prefix(best.count >= 3 ? 3 : 1).map(\.id)
   }
 
   // MARK: Disks that come and go
@@ -386,7 +402,8 @@ public struct Engine: Sendable {
           Heartbeat(
             cluster: cluster, node: me.node, bootID: me.bootID, sequence: sequence, role: role,
             epoch: hasWon ? epoch : .none, name: me.name, heardBoot: heard?.bootID ?? 0,
-            heardSequence: heard?.sequence ?? 0, oldestIO: oldestIO, flags: flags, disks: disks.map(\.id))))
+            heardSequence: heard?.sequence ?? 0, oldestIO: oldestIO, flags: flags,
+            disks: disks.filter { $0.isFencing || $0.nodes.count > 1 }.map(\.id))))
     }
     wakeAt(nextBeat)
   }

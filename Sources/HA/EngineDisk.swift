@@ -34,6 +34,20 @@ struct EngineDisk: Sendable {
   var lookedAt: Instant = 0
   var movedAt: Instant?
 
+  // Of a disk that cannot fence:
+  /// This node's; nil: all that it ever wrote there is over, or was not seen yet.
+  var lease: Lease?
+  /// Other nodes'.
+  var seenLeases: [SeenLease] = []
+  /// Nothing of this node was under way when this was found, and it was not served since.
+  var isQuiet = false
+  /// When the label was first found to name another node: from then on the lease is renewed.
+  var sharedSince: Instant?
+  /// The unit was reset in this takeover.
+  var wasReset = false
+  /// This node entered itself into the label without having the disk; it may have been overwritten until then.
+  var namedUntil: Instant = 0
+
   typealias State = PairStatus.Disk.State
 
   struct Busy: Sendable {
@@ -48,7 +62,13 @@ struct EngineDisk: Sendable {
   /// Of the label, as last seen.
   var nodes: [UUID] { survey?.nodes ?? shared.nodes }
 
-  func isHeld(with key: ReservationKey) -> Bool { survey?.holder == key.rawValue && survey?.isOurType == true }
+  var isFencing: Bool { shared.fence == .reservations }
+
+  /// - Parameter now: a lease is over by then, or not.
+  func isHeld(with key: ReservationKey, _ now: Instant) -> Bool {
+    if !isFencing { return lease.map { $0.record.epoch == key.epoch && isInForce($0, now) } ?? false }
+    return survey?.holder == key.rawValue && survey?.isOurType == true
+  }
 
   /// Nothing is to be expected of it in this takeover any more.
   func isSettled(_ now: Instant) -> Bool {
@@ -69,5 +89,6 @@ struct EngineDisk: Sendable {
     hasFailed = false
     isServed = false
     notBefore = 0
+    wasReset = false
   }
 }

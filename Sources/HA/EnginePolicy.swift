@@ -12,6 +12,12 @@ package struct EnginePolicy: Sendable {
   package var trustsStalls = false
   /// Decides without a majority of the arbiters.
   package var needsNoMajority = false
+  /// Takes another's lease for over after two seconds.
+  package var takesLeasesEarly = false
+  /// Tells its records that a watchdog is armed, and has none.
+  package var armsNoWatchdog = false
+  /// Goes on with a claim without having looked at the other's.
+  package var skipsLeaseCheck = false
 
   package init() {}
 }

@@ -40,17 +40,27 @@ public enum Role: UInt8, Sendable, CaseIterable {
   case fenced = 7
 }
 
-/// A disk that the pair may share: one that can fence.
+/// A disk that the pair may share.
 public struct SharedDisk: Equatable, Sendable {
+  /// What keeps the other node from writing.
+  public enum Fence: Sendable {
+    /// The drive: persistent reservations.
+    case reservations
+    /// The other node itself, by a lease on the disk, and its watchdog.
+    case lease
+  }
+
   public var id: DiskID
   /// World-wide identifier: arbiters are the lowest of these.
   public var wwid: String
   /// Of the disk's label.
   public var cluster: UUID
   public var nodes: [UUID]
+  public var fence: Fence
 
-  public init(id: DiskID, wwid: String, cluster: UUID, nodes: [UUID]) {
+  public init(id: DiskID, wwid: String, cluster: UUID, nodes: [UUID], fence: Fence = .reservations) {
     self.id = id
+    self.fence = fence
     self.wwid = wwid
     self.cluster = cluster
     self.nodes = nodes
@@ -103,9 +113,12 @@ public struct Survey: Equatable, Sendable {
   public var beat: DiskBeat?
   /// Nodes of the label as it is now, at most two.
   public var nodes: [UUID]
+  /// By place, both of them; only of a disk that cannot fence.
+  public var leases: [LeaseRecord?]
 
   public init(
-    keys: [UInt64], holder: UInt64?, isOurType: Bool, owner: OwnerRecord?, beat: DiskBeat?, nodes: [UUID]
+    keys: [UInt64], holder: UInt64?, isOurType: Bool, owner: OwnerRecord?, beat: DiskBeat?, nodes: [UUID],
+    leases: [LeaseRecord?] = []
   ) {
     self.keys = keys
     self.holder = holder
@@ -113,6 +126,7 @@ public struct Survey: Equatable, Sendable {
     self.owner = owner
     self.beat = beat
     self.nodes = nodes
+    self.leases = leases
   }
 }
 
@@ -138,6 +152,16 @@ public enum DiskOrder: Equatable, Sendable {
   case enroll(node: UUID, name: String)
   /// Takes a node out of the label.
   case expel(node: UUID)
+
+  // Only at a disk that cannot fence:
+
+  /// Done if nothing that this node wrote is under way to the disk, of the data path and of this node's earlier lives too;
+  /// else `failed(EBUSY)`, at once.
+  case settle
+  /// Writes the lease to a place. A record of another phase than the one before is on stable storage when it is done.
+  case writeLease(LeaseRecord, place: Int, isDurable: Bool)
+  /// Makes the disk drop what it still has of the other node. Best effort: most that cannot fence cannot be told to.
+  case resetUnit
 }
 
 public enum DiskAnswer: Equatable, Sendable {
@@ -173,6 +197,8 @@ public enum Event: Equatable, Sendable {
   /// Answer to `.drain`.
   case drained(Bool)
   case operate(OperatorCommand)
+  /// Whether the watchdog is armed, with no more than `PairTimers.watchdog`.
+  case watchdog(isArmed: Bool)
   /// The program is being ended in good order: the peer may have the disks at once.
   case shutdown
   /// The time that was asked for with `Engine.deadline` has come.
@@ -194,7 +220,7 @@ public enum OperatorCommand: Equatable, Sendable {
   /// Takes a node out of the labels that is gone for good.
   case forget(node: UUID)
   /// Takes over with the arbiters that there are, though they are no majority: the others are gone for good. Nothing fences
-  /// the peer from disks that this node does not see.
+  /// the peer from disks that this node does not see, nor from one that cannot fence and whose lease stands still.
   case force
 }
 
@@ -206,6 +232,7 @@ public enum Action: Equatable, Sendable {
   case disk(DiskID, order: UInt64, DiskOrder)
   case target(TargetOrder)
   case addresses(AddressOrder)
+  case watchdog(WatchdogOrder)
   /// For the log and `gatewayd pair`: what changed and why.
   case note(Transition)
 }

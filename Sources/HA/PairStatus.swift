@@ -28,6 +28,8 @@ public struct PairStatus: Equatable, Sendable {
   public struct Disk: Equatable, Sendable {
     public var id: DiskID
     public var state: State
+    /// Of a disk that cannot fence.
+    public var lease: LeaseStatus?
 
     public enum State: Equatable, Sendable {
       /// Not this node's.
@@ -41,6 +43,17 @@ public struct PairStatus: Equatable, Sendable {
       /// Its label names two other nodes.
       case refused
     }
+  }
+
+  public struct LeaseStatus: Equatable, Sendable {
+    /// This node has the lease, or is giving it up.
+    public var isOwn: Bool
+    /// The record that this node wrote last says that its watchdog is armed: without that no other takes over by itself.
+    public var isGuarded: Bool
+    /// The label names another node.
+    public var isShared: Bool
+    /// What keeps this node from taking the disk.
+    public var obstacle: LeaseObstacle?
   }
 
   public struct Peer: Equatable, Sendable {
@@ -66,11 +79,18 @@ public struct PairStatus: Equatable, Sendable {
   }
 }
 
+extension PairStatus {
+  /// Another node could take a disk of this one.
+  public var mayLoseDisks: Bool { disks.contains { $0.lease?.isShared ?? true } }
+  /// This node has leases, or has not given them up yet.
+  public var hasLeases: Bool { disks.contains { $0.lease?.isOwn ?? false } }
+}
+
 extension Engine {
   public func status(at now: Instant) -> PairStatus {
     PairStatus(
       role: role, epoch: epoch == .none ? highest : epoch, cluster: cluster, arbiters: arbiters,
-      disks: disks.map { PairStatus.Disk(id: $0.id, state: $0.state) }, peer: peer.map { shown($0, now) },
+      disks: disks.map(shown), peer: peer.map { shown($0, now) },
       hold: heldByOperator ? .byOperator : heldByRepetition ? .byRepetition : nil, droppedMessages: droppedMessages,
       stranger: refusedStranger, isRefused: isRefused, isUnsure: isUnsure)
   }
@@ -78,6 +98,15 @@ extension Engine {
   /// It may have been given a place since.
   private var refusedStranger: PairStatus.Stranger? {
     stranger.flatMap { $0.node == peer?.beat.node || others.contains($0.node) ? nil : $0 }
+  }
+
+  private func shown(_ disk: EngineDisk) -> PairStatus.Disk {
+    var status = PairStatus.Disk(id: disk.id, state: disk.state)
+    guard !disk.isFencing else { return status }
+    status.lease = PairStatus.LeaseStatus(
+      isOwn: disk.lease != nil, isGuarded: disk.lease?.record.isGuarded ?? false, isShared: disk.sharedSince != nil,
+      obstacle: disk.lease == nil ? obstacle(at: disk, isForced: false) : nil)
+    return status
   }
 
   private func shown(_ peer: PeerView, _ now: Instant) -> PairStatus.Peer {
@@ -96,7 +125,8 @@ extension Engine {
   /// Everything of it in a few lines, for the simulator's transcripts.
   package var dump: String {
     disks.map { disk in
-      "\(disk.shared.wwid) \(disk.state) served=\(disk.isServed) failed=\(disk.hasFailed) notBefore=\(disk.notBefore) "
+      "\(disk.shared.wwid) \(disk.state) served=\(disk.isServed) lease=\(disk.lease.map { "\($0)" } ?? "-") quiet=\(disk.isQuiet) "
+        + "others=\(disk.seenLeases) failed=\(disk.hasFailed) notBefore=\(disk.notBefore) "
         + "busy=\(disk.busy.map { "\($0.what) since \($0.since)" } ?? "-") survey=\(disk.survey.map { "\($0)" } ?? "-")"
     }.joined(separator: "\n")
   }

@@ -8,6 +8,8 @@ public enum PairTimers {
   public static let diskBeat = 200 * ms
   /// Between two looks of the active at each of its disks: foreign and left-over keys, lost registrations.
   public static let audit = 1_000 * ms
+  /// The same where nobody else may take the disk: it cannot fence, and its label names this node only.
+  public static let auditAlone = 5_000 * ms
   /// Between two looks of the passive at the arbiters, while it hears the active.
   public static let watch = 1_000 * ms
   /// The same, when the active is not heard.
@@ -41,6 +43,22 @@ public enum PairTimers {
   public static let backoff = 300 * ms
   /// Whoever released the disks leaves them to the other for this long.
   public static let releaseGrace = 2_000 * ms
+
+  /// Between two records of a lease, at a disk that cannot fence.
+  public static let leaseRenewal = 500 * ms
+  /// A lease that was not renewed for this long is over for who has it.
+  public static let leaseLimit = 3_000 * ms
+  /// The watchdog resets a machine that did not keep it alive for this long.
+  public static let watchdog = 3_000 * ms
+  /// Between two signs to the watchdog.
+  public static let keepAlive = 500 * ms
+  /// A lease that stood still for this long is over for the other node: `leaseLimit + watchdog`, and a second for clocks and
+  /// for what a disk had accepted.
+  public static let leaseExpiry = 7_000 * ms
+  /// Two that enter themselves into a label, whose writes nothing orders: who is there after this long was the last.
+  public static let naming = 1_500 * ms
+  /// What an operator forces is done within this time, or not.
+  public static let force = 30_000 * ms
 
   /// For each disk in a takeover.
   public static let diskLimit = 500 * ms

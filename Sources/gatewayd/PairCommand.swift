@@ -5,8 +5,9 @@ struct PairCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "pair", abstract: "Show the pair: roles, links, disks, and what has happened.",
     discussion: """
-      Two gateways that see the same disks become a pair by themselves, if the disks know persistent reservations. One is \
-      active and serves; the other is passive and takes over. See docs/HA.md.
+      Two gateways that see the same disks become a pair by themselves. One is active and serves; the other is passive and \
+      takes over: at once where the disks know persistent reservations, else after seven seconds, and only if the machine \
+      has a watchdog. See docs/HA.md.
       """,
     subcommands: [
       ShowPairCommand.self, HoldCommand.self, ResumeCommand.self, ForgetCommand.self, ForceCommand.self,

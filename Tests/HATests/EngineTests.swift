@@ -61,7 +61,7 @@ struct EngineTests {
         if found.holder == victim { (found.holder, found.isOurType) = (own.rawValue, true) }
       case .writeOwner(let record): found.owner = record
       case .enroll(let node, _): found.nodes.append(node)
-      case .unregister, .writeBeat, .expel: break
+      case .unregister, .writeBeat, .expel, .settle, .writeLease, .resetUnit: break
       }
       last = engine.step(.answer(disk, order: number, answer), at: now)
       all += last

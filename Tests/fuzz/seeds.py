@@ -178,11 +178,8 @@ if __name__ == "__main__":
     messages()
     streams()
     labels()
-<<<<<<< HEAD
     heartbeats()
-=======
     reservations()
->>>>>>> fence
     records()
     logins()
     texts()

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "passthrough.h"
+#include "watchdog.h"
 
 /// eventfd(2), close-on-exec. Returns the descriptor or -errno.
 int system_eventfd(void);

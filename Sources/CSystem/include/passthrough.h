@@ -51,4 +51,8 @@ int system_pr_reserve(int fd, uint64_t key);
 int system_pr_release(int fd, uint64_t key);
 /// IOC_PR_PREEMPT or IOC_PR_PREEMPT_ABORT.
 int system_pr_preempt(int fd, uint64_t own, uint64_t victim, int aborts);
+/// Has the kernel reset the SCSI logical unit behind a disk (no more than that): it drops what it still has of every
+/// initiator. 0, or -errno: most disks cannot be told to.
+int system_unit_reset(int fd);
+
 #endif

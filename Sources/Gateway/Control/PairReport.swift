@@ -85,6 +85,8 @@ public struct PairReport: Codable, Sendable, Equatable {
     /// idle, pending, secured, foreign or refused.
     public var state: String
     public var isArbiter: Bool
+    /// How another node would take it over, or why it would not.
+    public var takeover = ""
     /// Why it is not served though it is this node's; empty: nothing is wrong.
     public var problem: String
   }
@@ -117,6 +119,8 @@ public struct PairReport: Codable, Sendable, Equatable {
   public var disks: [Disk]
   public var addresses: [String]
   public var serviceAddresses: [ServiceAddressReport] = []
+  /// What resets this machine if it hangs with a disk that cannot fence.
+  public var watchdog = ""
   /// The newest last.
   public var changes: [Change]
   public var takeovers = Takeovers(counts: [:], fenced: 0, handedOver: 0)
@@ -147,12 +151,13 @@ public struct PairReport: Codable, Sendable, Equatable {
       facts.add(["Its peer", "none: one is added by itself as soon as it sees the same disks"])
     }
     if !hold.isEmpty { facts.add(["Takeovers", "held: \(hold); 'gatewayd pair resume' ends it"]) }
+    if !watchdog.isEmpty { facts.add(["Watchdog", watchdog]) }
     if !addresses.isEmpty { facts.add(["Addresses", addresses.joined(separator: ", ")]) }
     var text = String(facts.text.drop { $0 == "\n" }) + "\n"
-    var table = TextTable(["LUN", "PATH", "STATE", "ARBITER", "DISK", "PROBLEM"], numbers: [0])
+    var table = TextTable(["LUN", "PATH", "STATE", "ARBITER", "TAKEOVER", "DISK", "PROBLEM"], numbers: [0])
     for disk in disks {
       table.add([
-        "\(disk.lun)", disk.path, disk.state, disk.isArbiter ? "yes" : "-", disk.disk,
+        "\(disk.lun)", disk.path, disk.state, disk.isArbiter ? "yes" : "-", disk.takeover, disk.disk,
         disk.problem.isEmpty ? "-" : disk.problem,
       ])
     }

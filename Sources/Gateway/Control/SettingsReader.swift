@@ -119,6 +119,9 @@ public enum SettingsReader {
     SettingsRow("explicit-alua") { field, pair in
       if let flag = field.boolean() { pair.hasExplicitALUA = flag }
     },
+    SettingsRow("watchdog") { field, pair in
+      if let choice = field.parsed(WatchdogChoice.allowed, WatchdogChoice.init(parsing:)) { pair.watchdog = choice }
+    },
     SettingsRow("addresses") { field, pair in
       let allowed = "a list of \(ServiceAddress.allowed)"
       guard let addresses = field.texts(allowed, ServiceAddress.init(parsing:)) else { return }

@@ -15,8 +15,9 @@ final class PairCoordinator: Sendable {
     /// The second parameter: the peer was active until now.
     var target: @Sendable (TargetOrder, Bool) -> Void
     var addresses: @Sendable (AddressOrder) -> Void
+    var watchdog: @Sendable (WatchdogOrder) -> Void
     /// After each step, when what follows from it is in force or on its way.
-    var stepped: @Sendable (Instant) -> Void
+    var stepped: @Sendable (Instant, PairStatus) -> Void
     /// In each step, before what follows from it is done.
     var changed: @Sendable (PairStatus) -> Void
     /// Each transition, with what the log says of it.
@@ -114,7 +115,7 @@ final class PairCoordinator: Sendable {
     for (transition, line) in notes { parts.noted(transition, line) }
     parts.changed(status)
     for action in actions { perform(action, followsPeer, now) }
-    parts.stepped(now)
+    parts.stepped(now, status)
   }
 
   private func perform(_ action: Action, _ followsPeer: Bool, _ now: Instant) {
@@ -123,6 +124,7 @@ final class PairCoordinator: Sendable {
     case .disk(let disk, let number, let order): parts.disk(disk, number, order, now)
     case .target(let order): parts.target(order, followsPeer)
     case .addresses(let order): parts.addresses(order)
+    case .watchdog(let order): parts.watchdog(order)
     case .note: break
     }
   }

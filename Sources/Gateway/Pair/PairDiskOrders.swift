@@ -12,6 +12,15 @@ final class PairDiskOrders: Sendable {
     var export: ObjectIdentifier
     var owner: RecordCell
     var beat: RecordCell
+    /// By place.
+    var leases: [RecordCell]
+
+    init(_ export: Export, _ label: Label) {
+      self.export = ObjectIdentifier(export)
+      owner = RecordCell(.owner, on: export.disk, label: label)
+      beat = RecordCell(.beat, on: export.disk, label: label)
+      leases = LabelArea.Kind.leases.map { RecordCell($0, on: export.disk, label: label) }
+    }
   }
 
   private let exports: @Sendable () -> [Export]
@@ -29,12 +38,17 @@ final class PairDiskOrders: Sendable {
   }
 
   func perform(_ disk: DiskID, _ order: DiskOrder) -> DiskAnswer {
-    guard let export = exports().first(where: { $0.label?.disk == disk }), let label = export.label,
-      let fence = Fence(export.disk, timeoutMilliseconds: 1000)
+    guard let export = exports().first(where: { $0.label?.disk == disk }), let label = export.label
     else { return .failed(ENODEV) }
     let begun = BootClock.now
     do throws(FenceFailure) {
-      let answer = try perform(order, export, label, fence)
+      let answer: DiskAnswer
+      if export.fence == .lease {
+        answer = try performUnfenced(order, export, label)
+      } else {
+        guard let fence = Fence(export.disk, timeoutMilliseconds: 1000) else { return .failed(ENODEV) }
+        answer = try perform(order, export, label, fence)
+      }
       tell(order, export, answer == .failed(EBUSY) ? .failed(EBUSY) : nil, BootClock.now - begun)
       return answer
     } catch {
@@ -61,13 +75,43 @@ final class PairDiskOrders: Sendable {
     case .reserve(let key): try fence.reserve(key.rawValue)
     case .preempt(let own, let victim): try fence.preempt(own: own.rawValue, victim: victim)
     case .unregister(let key): try fence.unregister(key.rawValue)
-    case .writeOwner(let record): try write(record.encode(), .owner, export, label)
-    case .writeBeat(let beat): try write(beat.encode(), .beat, export, label)
+    case .writeOwner, .writeBeat, .enroll, .expel: try keep(order, export, label)
+    case .settle, .writeLease, .resetUnit: throw .failed(EOPNOTSUPP)
+    }
+    return .done
+  }
+
+  private func performUnfenced(
+    _ order: DiskOrder, _ export: Export, _ label: Label
+  ) throws(FenceFailure) -> DiskAnswer {
+    switch order {
+    case .survey: return .surveyed(try surveyUnfenced(export, label))
+    case .settle:
+      guard !isBusy(export) else { return .failed(EBUSY) }
+      forget(label.disk)
+    case .writeLease(let record, let place, let isDurable):
+      try withCells(export, label) { (cells) throws(FenceFailure) in
+        try cells.leases[place].write(record.encode(), isDurable: isDurable)
+      }
+    case .resetUnit: try UnitReset.perform(export.disk)
+    case .writeOwner, .writeBeat, .enroll, .expel: try keep(order, export, label)
+    case .register, .reserve, .preempt, .unregister: throw .failed(EOPNOTSUPP)
+    }
+    return .done
+  }
+
+  /// Records that every shared disk has.
+  private func keep(_ order: DiskOrder, _ export: Export, _ label: Label) throws(FenceFailure) {
+    switch order {
+    case .writeOwner(let record):
+      try withCells(export, label) { (cells) throws(FenceFailure) in try cells.owner.write(record.encode()) }
+    case .writeBeat(let beat):
+      try withCells(export, label) { (cells) throws(FenceFailure) in try cells.beat.write(beat.encode()) }
     case .enroll(let node, let name):
       export.replace(try LabelStore.enroll(Label.Node(id: node, name: name), on: export.disk, as: label.disk))
     case .expel(let node): export.replace(try LabelStore.forget(node, on: export.disk, as: label.disk))
+    case .survey, .register, .reserve, .preempt, .unregister, .settle, .writeLease, .resetUnit: break
     }
-    return .done
   }
 
   /// Orders that change whose a disk is have a line each. What is done all the time has one only when it fails.
@@ -95,6 +139,10 @@ final class PairDiskOrders: Sendable {
     case .unregister(let key): (.info, "key of epoch \(key.epoch) taken back")
     case .enroll(let node, let name): (.notice, "node \(name) (\(node)) entered into the label")
     case .expel(let node): (.notice, "node \(node) taken out of the label")
+    case .settle: (nil, "wait for what is under way")
+    case .writeLease(let record, _, _):
+      (record.phase == .held ? nil : .debug, "lease of epoch \(record.epoch), \(record.phase)")
+    case .resetUnit: (.notice, "reset")
     }
   }
 
@@ -122,18 +170,26 @@ final class PairDiskOrders: Sendable {
       nodes: records.label.nodes.map(\.id))
   }
 
-  private func write(
-    _ payload: [UInt8], _ kind: LabelArea.Kind, _ export: Export, _ label: Label
+  private func surveyUnfenced(_ export: Export, _ label: Label) throws(FenceFailure) -> Survey {
+    let records = try SharedDiskRecords.read(export.disk, withReservations: false, withLeases: true)
+    // Another node may have taken it for blank at the same moment.
+    guard records.label.disk == label.disk, records.label.cluster == label.cluster else { throw .failed(ESTALE) }
+    export.replace(records.label)
+    return Survey(
+      keys: [], holder: nil, isOurType: false, owner: records.owner.flatMap(OwnerRecord.init(decoding:)),
+      beat: records.beat.flatMap(DiskBeat.init(decoding:)), nodes: records.label.nodes.map(\.id),
+      leases: records.leases.map { $0.flatMap(LeaseRecord.init(decoding:)) })
+  }
+
+  private func withCells(
+    _ export: Export, _ label: Label, _ body: (inout Cells) throws(FenceFailure) -> Void
   ) throws(FenceFailure) {
-    let name = ObjectIdentifier(export)
     var own = cells.withLock { cells -> Cells in
-      if let known = cells[label.disk], known.export == name { return known }
-      return Cells(
-        export: name, owner: RecordCell(.owner, on: export.disk, label: label),
-        beat: RecordCell(.beat, on: export.disk, label: label))
+      if let known = cells[label.disk], known.export == ObjectIdentifier(export) { return known }
+      return Cells(export, label)
     }
     defer { cells.withLock { $0[label.disk] = own } }
-    if kind == .owner { try own.owner.write(payload) } else { try own.beat.write(payload) }
+    try body(&own)
   }
 
   /// Another node may have written since.
@@ -141,6 +197,7 @@ final class PairDiskOrders: Sendable {
     cells.withLock { cells in
       cells[disk]?.owner.forget()
       cells[disk]?.beat.forget()
+      for place in LabelArea.Kind.leases.indices { cells[disk]?.leases[place].forget() }
     }
   }
 }

@@ -34,6 +34,7 @@ final class PairService: Sendable {
   private let calls: PeerCalls
   private let reservations: PeerReservations
   private let log: PairLog
+  private let watchdog: Watchdog
   private let isStopped = Atomic<Bool>(false)
 
   /// What was made earlier and what was made later know each other only through this.
@@ -64,7 +65,10 @@ final class PairService: Sendable {
     func linksChanged(_ up: [LinkID]) { places.withLock { $0.linksChanged }?(up) }
   }
 
-  init(provisioner: Provisioner, context: ShardContext, addresses: [ServiceAddress], gateway: Gateway) {
+  init(
+    provisioner: Provisioner, context: ShardContext, addresses: [ServiceAddress], watchdog choice: WatchdogChoice,
+    gateway: Gateway
+  ) {
     self.provisioner = provisioner
     self.context = context
     self.gateway = gateway
@@ -102,6 +106,8 @@ final class PairService: Sendable {
     self.reservations = reservations
     hub.set(links, calls)
     let service = ServiceAddresses(addresses)
+    let watchdog = Watchdog(choice)
+    self.watchdog = watchdog
     self.target = target
     self.links = links
     self.log = log
@@ -121,8 +127,14 @@ final class PairService: Sendable {
           case .take: service.take()
           case .drop: Self.leave(service, context)
           }
-        }, stepped: { context.pulse.store($0, ordering: .releasing) }, changed: { hub.changed($0) },
-        noted: { log.tell($0, $1) })
+        },
+        watchdog: { order in
+          if let isArmed = watchdog.perform(order) { hub.post(.watchdog(isArmed: isArmed)) }
+        },
+        stepped: { now, status in
+          // What nobody else can take is served without a look at the clock.
+          context.pulse.store(status.mayLoseDisks ? now : 0, ordering: .releasing)
+        }, changed: { hub.changed($0) }, noted: { log.tell($0, $1) })
     ) { disks.expire(at: $0) }
     hub.set(coordinator) { [weak self] in
       self?.statusChanged($0)
@@ -159,7 +171,9 @@ final class PairService: Sendable {
     let deadline = BootClock.now + UInt64(seconds * 1e9)
     coordinator.post(.shutdown)
     let busy: [Role] = [.fencing, .recovering, .active, .draining]
-    while busy.contains(coordinator.status.role), BootClock.now < deadline { usleep(2000) }
+    while case let status = coordinator.status, busy.contains(status.role) || status.hasLeases,
+      BootClock.now < deadline
+    { usleep(2000) }
     // The last beats say that the disks are free.
     usleep(120_000)
     addresses.drop()
@@ -180,6 +194,7 @@ final class PairService: Sendable {
 
   func set(_ list: [ServiceAddress]) { addresses.set(list) }
   var node: NodeIdentity { provisioner.node }
+  var watchdogReport: String { watchdog.report }
   var addressReport: [ServiceAddressReport] { addresses.report }
   func operate(_ command: OperatorCommand) { coordinator.post(.operate(command)) }
   var status: PairStatus { coordinator.status }

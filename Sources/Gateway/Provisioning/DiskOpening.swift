@@ -1,6 +1,7 @@
 import CSystem
 import Discovery
 import Glibc
+import HA
 import SCSI
 import Storage
 import Wire
@@ -43,8 +44,10 @@ struct DiskOpening {
   /// What discovery knows of a block device.
   let device: BlockDevice?
   var label: Label?
-  /// It can be fenced, so that another node may have it: this one writes to it only when the pair says so.
-  var isShared = false
+  /// Another node may have it, and this keeps the other off: this one writes to it only when the pair says so. nil: no
+  /// other node can have it.
+  var fence: SharedDisk.Fence?
+  var isShared: Bool { fence != nil }
 
   /// Opens the disk at `path` and reads its label.
   init(path: String, device: BlockDevice?, knownBytes: [UInt64] = []) throws(Refusal) {
@@ -161,7 +164,7 @@ struct DiskOpening {
         registry: registry, reservations: record)
       return Export(
         unit: unit, disk: disk, label: label, byteCount: bytes, sequence: place.sequence, slot: place.slot,
-        isShared: isShared)
+        isShared: isShared, fence: fence ?? .reservations)
     } catch {
       throw Refusal(isHeld: true, reason: "its reservation record cannot be read (\(error))")
     }

@@ -163,6 +163,7 @@ extension Provisioner {
         nodes: opening.isShared ? [Label.Node(id: node.node, name: node.name)] : [])
     }
     try opening.write(new)
+    try checkLabelStands(opening)
     Log.notice("\(opening.disk.path): blank, labelled as LUN \(lun)")
     try admit(opening, key: key, serial: serial)
   }

@@ -29,15 +29,14 @@ struct PairHooks: Sendable {
   var renamed: (@Sendable () -> Void)?
 }
 
-/// Disks that can be fenced may be another node's too. Blank ones are labelled by the active node of a pair alone; where
-/// there is none yet, by who reserves the disk first.
+/// Block devices may be another node's too. Blank ones are labelled by the active node of a pair alone; where there is none
+/// yet, by who reserves the disk first, or whose label stands, if it cannot be reserved.
 extension Provisioner {
-  /// Whether the disk can be fenced; asked once, when it is opened.
+  /// Whether another node may have the disk, and what keeps it off; asked once, when it is opened. Any block device may be
+  /// somebody else's too.
   func judgeSharing(_ opening: inout DiskOpening) {
-    guard options.settings.pair.isEnabled, opening.disk.descriptor != nil, !opening.disk.isRegularFile,
-      case .able = FenceSupport.probe(opening.disk)
-    else { return }
-    opening.isShared = true
+    guard options.settings.pair.isEnabled, opening.disk.descriptor != nil, !opening.disk.isRegularFile else { return }
+    if case .able = FenceSupport.probe(opening.disk) { opening.fence = .reservations } else { opening.fence = .lease }
   }
 
   /// The shared disks that are exported, as the pair's engine knows them.
@@ -46,7 +45,7 @@ extension Provisioner {
       guard let export = entry.export, export.isShared, let label = export.label else { return nil }
       return SharedDisk(
         id: label.disk, wwid: entry.device?.wwid ?? Self.blockDevice(entry.path)?.wwid ?? entry.path,
-        cluster: label.cluster, nodes: label.nodes.map(\.id))
+        cluster: label.cluster, nodes: label.nodes.map(\.id), fence: export.fence)
     }
   }
 
@@ -99,14 +98,27 @@ extension Provisioner {
       if case .label = LabelStore.readLabel(fd: opening.disk.descriptor!, diskBytes: opening.disk.byteCount) {
         throw .waiting("another node has just labelled it")
       }
-      if content != .unwanted { try opening.checkBlank(knownBytes: knownBytes) }
+      // Without a fence the time between looking and writing must be short.
+      if content != .unwanted, opening.fence == .reservations { try opening.checkBlank(knownBytes: knownBytes) }
     }
     try label(opening, key: key, serial: serial)
   }
 
+  /// How long the label of a disk that cannot fence must stand before it is believed, in microseconds.
+  private static let standsMicroseconds: UInt32 = 1_000_000
+
+  /// Nothing keeps another node from labelling a disk that cannot fence at the same moment: the last one has it.
+  func checkLabelStands(_ opening: DiskOpening) throws(DiskOpening.Refusal) {
+    guard opening.fence == .lease, let fd = opening.disk.descriptor, let label = opening.label else { return }
+    usleep(Self.standsMicroseconds)
+    guard LabelStore.readLabel(fd: fd, diskBytes: opening.disk.byteCount) == .label(label) else {
+      throw .waiting("another node has labelled it at the same time")
+    }
+  }
+
   /// Makes a blank disk this node's, or finds out that another has it.
   private func reserve(_ opening: DiskOpening, _ standing: PairStanding) throws(DiskOpening.Refusal) {
-    guard let fence = Fence(opening.disk) else { return }
+    guard opening.fence == .reservations, let fence = Fence(opening.disk) else { return }
     var (epoch, slot) = (Epoch.none, NodeSlot.first)
     if case .active(let now, let own) = standing { (epoch, slot) = (now, own) }
     let key = ReservationKey(cluster: cluster, slot: slot, node: node.node, epoch: epoch)

@@ -35,7 +35,9 @@ extension Provisioner {
   ) throws(DiskOpening.Refusal) {
     try claim(adopted.lun, disk: nil, key: device.name, path: device.path)
     defer { release(device.name) }
-    let opening = try open(device.path, device)
+    var opening = try open(device.path, device)
+    // Without a label there is no place for what a pair keeps on a disk: it is this node's by an operator's word.
+    opening.fence = nil
     let export = try opening.export(lun: adopted.lun, uuid: adopted.uuid, registry: registry)
     try add(
       export,

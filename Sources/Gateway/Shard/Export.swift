@@ -1,4 +1,5 @@
 import Glibc
+import HA
 import SCSI
 import Storage
 import Synchronization
@@ -10,8 +11,10 @@ public final class Export: Sendable {
   /// Bytes that initiators see, at the time it was opened.
   public let byteCount: UInt64
   let holds = RangeHolds()
-  /// The disk can be fenced, so another node may have it: it is served only when the pair says so.
+  /// Another node may have the disk: it is served only when the pair says so.
   let isShared: Bool
+  /// What keeps the other node off, if it is shared.
+  let fence: SharedDisk.Fence
   /// The label, and where the next reservation record goes; no label: a disk without a label area (memory, null).
   private struct Records: Sendable {
     /// Who has the label area in hand.
@@ -30,8 +33,9 @@ public final class Export: Sendable {
   ///   - isShared: the unit is suspended until the pair admits it.
   public init(
     unit: LogicalUnit, disk: Disk, label: Label?, byteCount: UInt64, sequence: UInt64 = 0, slot: Int = 0,
-    isShared: Bool = false
+    isShared: Bool = false, fence: SharedDisk.Fence = .reservations
   ) {
+    self.fence = fence
     self.unit = unit
     self.disk = disk
     self.byteCount = byteCount

@@ -24,6 +24,11 @@ public enum LabelArea {
     case owner = 4
     /// That the active node of a pair is alive.
     case beat = 5
+    /// What each of the label's nodes claims of a disk that cannot fence: to each its own place.
+    case lease = 6
+    case otherLease = 7
+
+    public static let leases = [Kind.lease, .otherLease]
 
     /// Offset of slot 0 from the start of the area; slot 1 follows after `slotBytes`.
     var offset: UInt64 {
@@ -33,6 +38,8 @@ public enum LabelArea {
       case .move: 2 << 20
       case .owner: 3 << 20
       case .beat: 4 << 20
+      case .lease: 5 << 20
+      case .otherLease: 6 << 20
       }
     }
 
@@ -41,7 +48,7 @@ public enum LabelArea {
       switch self {
       case .label: 16384
       case .reservations: 65536
-      case .move, .owner, .beat: 4096
+      case .move, .owner, .beat, .lease, .otherLease: 4096
       }
     }
   }

@@ -55,13 +55,16 @@ public struct SharedDiskRecords: Equatable, Sendable {
   public var reservationsSlot: Int
   public var owner: [UInt8]?
   public var beat: [UInt8]?
+  /// By place, two; none unless asked for.
+  public var leases: [[UInt8]?] = []
 
   /// A few short reads; past the page cache if the disk was opened so, as block devices are.
   /// - Parameter withReservations: else what is told of them is empty: a look at who owns the disk needs none.
+  /// - Parameter withLeases: a disk that cannot fence has some.
   /// - Throws: `failed(ENODATA)` for a disk without a label; `failed(EBADMSG)` if a record is damaged in both slots or
   ///   of a newer format; else what the disk said.
   public static func read(
-    _ disk: Disk, withReservations: Bool = true
+    _ disk: Disk, withReservations: Bool = true, withLeases: Bool = false
   ) throws(FenceFailure) -> SharedDiskRecords {
     guard let fd = disk.descriptor else { throw .failed(EOPNOTSUPP) }
     let label: Label
@@ -77,6 +80,12 @@ public struct SharedDiskRecords: Equatable, Sendable {
       var cell = RecordCell(kind, on: disk, label: label)
       let payload = try cell.read()
       if kind == .owner { records.owner = payload } else { records.beat = payload }
+    }
+    if withLeases {
+      for kind in LabelArea.Kind.leases {
+        var cell = RecordCell(kind, on: disk, label: label)
+        records.leases.append(try cell.read())
+      }
     }
     return records
   }

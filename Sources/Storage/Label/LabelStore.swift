@@ -76,7 +76,7 @@ public enum LabelStore {
   /// whoever had the disk before: a label that is there has its reservations, if only an empty record, so that the first
   /// one written later may be torn and still leaves a valid one. Every other block becomes a `LabelBeacon`.
   /// - Parameters:
-  ///   - carried: what the disk's former area had: reservations, who owns the disk.
+  ///   - carried: what the disk's former area had: reservations, who owns the disk, leases.
   ///   - clearing: what `finishMove` still has to do once the label is there.
   /// - Returns: 0 or a negative errno.
   static func initialize(
@@ -88,7 +88,9 @@ public enum LabelStore {
     ]
     for record in carried { first[record.kind] = record }
     if let clearing { first[.move] = Record(kind: .move, sequence: 1, disk: label.disk, payload: clearing.encode()) }
-    var slots = [.reservations, .move, .owner, .beat].map { kind in (kind, [first[kind]?.encode() ?? [], []]) }
+    var slots = [.reservations, .move, .owner, .beat, .lease, .otherLease].map { kind in
+      (kind, [first[kind]?.encode() ?? [], []])
+    }
     slots.append(
       (
         .label,

@@ -57,15 +57,15 @@ public struct RecordCell: Sendable {
   /// Writes a record. A beat need not outlive a loss of power, only be seen by the other node, and the disk shows to both
   /// what it has accepted: it is written without a flush, which would cost all who write to the disk five times a second.
   /// (RWF_DSYNC is no way around: for a block device the kernel sends a flush after it.) Every other kind is on stable
-  /// storage when this returns.
-  public mutating func write(_ payload: [UInt8]) throws(FenceFailure) {
+  /// storage when this returns, unless it is said not to need it.
+  public mutating func write(_ payload: [UInt8], isDurable: Bool = true) throws(FenceFailure) {
     if next == nil { _ = try read() }
     guard let fd = disk.descriptor, let (sequence, slot) = next else { throw .failed(EOPNOTSUPP) }
     guard Record.headerBytes + payload.count <= Int(kind.slotBytes) else { throw .failed(EMSGSIZE) }
     let record = Record(kind: kind, sequence: sequence, disk: owner, payload: payload)
     let code = LabelStore.writeThrough(
       record.encode(), fd: fd, offset: LabelArea.offset(of: kind, slot: slot, diskBytes: diskBytes),
-      isDurable: kind != .beat)
+      isDurable: isDurable && kind != .beat)
     // After a failure the slot may have the record or not.
     next = code == 0 ? (sequence + 1, 1 - slot) : nil
     guard code == 0 else { throw FenceFailure(errno: -code) }

@@ -20,6 +20,7 @@ extension World {
 
   private func checkCarried(_ index: Int, _ node: SimNode, _ epoch: Epoch, _ what: String) {
     let disk = disks[index]
+    if disk.shared.fence == .lease { return checkLease(disk, node, epoch, what) }
     let isLoose = now < disk.loosenedAt + 3_000_000_000 || !disk.hasPower
     guard let holder = disk.holder.flatMap(ReservationKey.init(rawValue:)) else {
       if !isLoose { fail("\(what) disk \(index) in epoch \(epoch), which nobody holds") }
@@ -34,11 +35,23 @@ extension World {
     }
   }
 
+  /// What stands in for the key: the node's own record, and that nobody else serves.
+  private func checkLease(_ disk: SimDisk, _ node: SimNode, _ epoch: Epoch, _ what: String) {
+    let lease = disk.lease(of: node.id)
+    if disk.hasPower, lease?.phase != .held || lease?.epoch != epoch {
+      fail("\(what) disk \(disk.index) in epoch \(epoch), and its lease is \(lease.map { "\($0)" } ?? "-")")
+    }
+    for other in nodes where other !== node && other.isRunning && !other.isPaused && other.mode == .serving {
+      if other.served[disk.index] { fail("\(what) disk \(disk.index), which \(other.name) serves") }
+    }
+  }
+
   /// 5: no service address before the fence is complete.
   func check(addressesOf node: SimNode) {
     guard node.engine.hasSharedDisks else { return }
     guard node.hasPulse else { return }
     let carried = disks.contains { disk in
+      if disk.shared.fence == .lease { return disk.lease(of: node.id)?.epoch == node.servedEpoch }
       let holder = disk.holder.flatMap(ReservationKey.init(rawValue:))
       return holder.map { $0.belongs(toNode: node.id) && $0.epoch == node.servedEpoch }
         ?? (now < disk.loosenedAt + 3_000_000_000)
@@ -130,6 +143,16 @@ extension World {
     }
   }
 
+  /// A node that is away has a lease, and had no watchdog: nobody may take over.
+  private var isAwaited: Bool {
+    nodes.contains { node in
+      !node.hasPower
+        && disks.contains { disk in
+          disk.lease(of: node.id).map { $0.phase == .held && !$0.isGuarded } ?? false
+        }
+    }
+  }
+
   private func isWell(since end: UInt64) -> Bool {
     let serving = nodes.filter { $0.isRunning && $0.mode == .serving }
     return serving.count == 1 && disks.allSatisfy { serving[0].served[$0.index] }
@@ -143,12 +166,13 @@ extension World {
         "\(node.name): \(node.engine.role), peer \(node.engine.shownPeer), \(node.mode), at \(node.local(self.now))\n\(node.engine.dump)"
       }
     }
+    if isAwaited { return }
     let serving = nodes.filter { $0.isRunning && $0.mode == .serving }
     if serving.count != 1 {
-      return fail("11: \(serving.count) nodes serve, \(Self.settleTime / 1_000_000_000) s after the last fault")
+      return fail("11: \(serving.count) nodes serve, \(settleTime / 1_000_000_000) s after the last fault")
     }
     for disk in disks where !serving[0].served[disk.index] {
-      return fail("11: disk \(disk.index) is not served, \(Self.settleTime / 1_000_000_000) s after the last fault")
+      return fail("11: disk \(disk.index) is not served, \(settleTime / 1_000_000_000) s after the last fault")
     }
     for initiator in initiators where initiator.answeredSince < end {
       return fail("11: initiator \(initiator.index) had no answer since the last fault")

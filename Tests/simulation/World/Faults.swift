@@ -53,6 +53,9 @@ extension World {
     case .late(let percent):
       latePercent = percent
       over { self.latePercent = 0 }
+    case .stuck(let percent):
+      stuckPercent = percent
+      over { self.stuckPercent = 0 }
     case .switchover(let node): nodes[node].run(nodes[node].instance) { self.nodes[node].step(.operate(.switchover)) }
     case .shutdown(let node):
       let instance = nodes[node].instance
@@ -125,7 +128,8 @@ extension World {
   func heal() {
     log { "all faults are over" }
     pending = []
-    let isOneAway = random.chance(20)
+    // Without a watchdog nobody takes over from who is away.
+    let isOneAway = random.chance(20) && (plan.leaseDisks.isEmpty || plan.hasWatchdog)
     let away = Int.random(in: 0...1, using: &random)
     for disk in disks where !disk.hasPower { disk.regainPower(at: now) }
     for node in nodes where node.index < 2 {

@@ -21,17 +21,28 @@ public enum Mutation: String, CaseIterable, Sendable {
   case trustStalls = "trust-stalls"
   /// A takeover needs no majority.
   case noMajority = "no-majority"
+  /// Another's lease is taken for over after two seconds.
+  case earlyLease = "early-lease"
+  /// Records say that a watchdog is armed, and there is none.
+  case noWatchdog = "no-watchdog"
+  /// A lease is taken without a look at whether another wants it.
+  case noLeaseCheck = "no-lease-check"
+  /// The unit is not reset before another's lease is taken.
+  case noUnitReset = "no-unit-reset"
 
   var policy: EnginePolicy {
     var policy = EnginePolicy()
     switch self {
-    case .none, .preemptWithoutAbort, .earlyAcknowledgement, .registerWithStaleWrites: break
+    case .none, .preemptWithoutAbort, .earlyAcknowledgement, .registerWithStaleWrites, .noUnitReset: break
     case .unregisterBeforePreempt: policy.unregistersAtHandover = true
     case .addressBeforeFence: policy.takesAddressesEarly = true
     case .noArbiterOrder: policy.ignoresArbiterOrder = true
     case .noReadBack: policy.skipsReadBack = true
     case .trustStalls: policy.trustsStalls = true
     case .noMajority: policy.needsNoMajority = true
+    case .earlyLease: policy.takesLeasesEarly = true
+    case .noWatchdog: policy.armsNoWatchdog = true
+    case .noLeaseCheck: policy.skipsLeaseCheck = true
     }
     return policy
   }

@@ -31,6 +31,8 @@ public struct Plan: Sendable {
     case loseStatus(percent: Int)
     /// Commands that the disks have taken are done late.
     case late(percent: Int)
+    /// Commands wait in the node's kernel, for longer than the other waits for a lease.
+    case stuck(percent: Int)
     case switchover(Int)
     case shutdown(Int)
     case unreachable(Int)
@@ -45,6 +47,9 @@ public struct Plan: Sendable {
   var diskCount = 1
   var linkCount = 2
   var survivesPowerLoss = true
+  /// These cannot fence.
+  var leaseDisks: Set<Int> = []
+  var hasWatchdog = true
   /// Nodes in the labels at the start.
   var labelled = 2
   /// Which nodes start, and when.
@@ -127,7 +132,56 @@ public struct Plan: Sendable {
     }
     if random.chance(35) { addScene(&random) }
     faults.sort { $0.at < $1.at }
+    if seed % 3 == 0 { addLeases(seed) }
     end = (faults.map { $0.at + $0.duration }.max() ?? 3500 * Self.ms) + 200 * Self.ms
+  }
+
+  /// Numbers of their own, so that other seeds' plans do not change.
+  private mutating func addLeases(_ seed: UInt64) {
+    var random = SplitMix(seed: seed ^ 0x1EA5_E000_0000_0000)
+    let areAll = random.chance(60)
+    leaseDisks = Set((0..<diskCount).filter { _ in areAll || random.chance(50) })
+    hasWatchdog = random.chance(85)
+    switch Int.random(in: 0..<10, using: &random) {
+    case 0..<2: addDuel(&random)
+    case 2..<6: addStop(&random)
+    case 6..<8: addHang(&random)
+    default: break
+    }
+    faults.sort { $0.at < $1.at }
+  }
+
+  /// The active stops in the midst of its writes, which its kernel or the disk still has.
+  private mutating func addStop(_ random: inout SplitMix) {
+    let node = Int.random(in: 0...1, using: &random)
+    let at = random.time(3600...6000)
+    let leaves: [Kind] = [.crash(node), .crash(node), .kill(node), .pause(node), .pause(node)]
+    faults.append(
+      Fault(at: at, duration: random.time(1000...16_000), kind: leaves.randomElement(using: &random)!))
+    let hold: [Kind] = [.late(percent: 60), .stuck(percent: 80)]
+    faults.append(
+      Fault(at: at - 600 * Self.ms, duration: random.time(600...900), kind: hold.randomElement(using: &random)!))
+  }
+
+  /// The active is not heard any more, and nothing that it writes comes to the disk, or comes back, for some time.
+  private mutating func addHang(_ random: inout SplitMix) {
+    let at = random.time(3600...6000)
+    faults += [
+      Fault(at: at, duration: random.time(6000...9000), kind: .cut(link: linkCount, from: nil)),
+      Fault(at: at, duration: random.time(500...6000), kind: .stuck(percent: Int.random(in: 70...100, using: &random))),
+    ]
+  }
+
+  /// Two that do not hear each other want the same slow disk.
+  private mutating func addDuel(_ random: inout SplitMix) {
+    (diskCount, labelled, leaseDisks) = (1, 2, [0])
+    starts = [(0, random.time(0...300)), (1, 0)]
+    faults = [
+      Fault(at: 0, duration: random.time(4500...7000), kind: .cut(link: linkCount, from: nil)),
+      Fault(
+        at: 2500 * Self.ms, duration: random.time(1000...2500),
+        kind: .slow(disk: 0, factor: UInt64(Int.random(in: 500...5000, using: &random)))),
+    ]
   }
 }
 

@@ -11,6 +11,7 @@ final class DiskCommand {
     case reserve(UInt64)
     case preempt(own: UInt64, victim: UInt64)
     case unregister(UInt64)
+    case resetUnit
     /// Every slot of every area.
     case readRecords
     /// Into the slot that is not the newest valid one, as the writer knows it.
@@ -35,12 +36,15 @@ final class DiskCommand {
   let what: What
   /// The epoch in which the node sent it.
   let epoch: Epoch
+  /// Which life of the machine sent it: it ends with that, until the disk has it.
+  let machine: Int
   /// The disk took it, or never will.
   var isOver = false
   var isAccepted = false
   var reply: (Result) -> Void
 
-  init(number: Int, node: Int, what: What, epoch: Epoch, reply: @escaping (Result) -> Void) {
+  init(number: Int, node: Int, machine: Int, what: What, epoch: Epoch, reply: @escaping (Result) -> Void) {
+    self.machine = machine
     self.number = number
     self.node = node
     self.what = what
@@ -51,7 +55,7 @@ final class DiskCommand {
   var writes: Bool {
     switch what {
     case .writeRecord, .write: true
-    case .readKeys, .register, .reserve, .preempt, .unregister, .readRecords, .read: false
+    case .readKeys, .register, .reserve, .preempt, .unregister, .readRecords, .read, .resetUnit: false
     }
   }
 }
@@ -61,13 +65,15 @@ final class DiskCommand {
 final class SimDisk {
   /// What is kept in the label area. Owner and beat are not kinds of the area's own here; they use another's tag.
   enum Area: Int, CaseIterable {
-    case label, reservations, owner, beat
+    case label, reservations, owner, beat, lease, otherLease
+
+    static let leases = [Area.lease, .otherLease]
 
     var kind: LabelArea.Kind {
       switch self {
       case .label: .label
       case .reservations: .reservations
-      case .owner, .beat: .move
+      case .owner, .beat, .lease, .otherLease: .move
       }
     }
   }
@@ -143,6 +149,23 @@ final class SimDisk {
     attention = [true, true, true]
     loosenedAt = now
     if !(survivesPowerLoss && table.activatesThroughPowerLoss) { table = PersistentReservations() }
+  }
+
+  /// Everything that the disk still has is dropped.
+  func reset() {
+    for node in 0..<attention.count { abort(node: node) }
+    attention = attention.map { _ in true }
+  }
+
+  /// The lease that a node has, by what is on the disk.
+  func lease(of node: UUID) -> LeaseRecord? {
+    for area in Area.leases {
+      let newest = try? Record.newest(slots[area.rawValue], kind: area.kind, disk: shared.id)
+      if let record = newest.flatMap({ LeaseRecord(decoding: $0.record.payload) }), record.node == node {
+        return record
+      }
+    }
+    return nil
   }
 
   /// The commands of a node that the disk still has are dropped, without a word to the node.

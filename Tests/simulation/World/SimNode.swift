@@ -132,6 +132,35 @@ final class SimNode {
     world.log { "\(self.name): crashes" }
     kill()
     hasPower = false
+    watchdogAt = nil
+  }
+
+  // MARK: The watchdog
+
+  /// When it resets the machine.
+  private(set) var watchdogAt: UInt64?
+
+  private func obey(_ order: WatchdogOrder) {
+    switch order {
+    case .arm:
+      if world.plan.hasWatchdog { keepAlive() }
+      let current = instance
+      world.after(1_000_000) { self.run(current) { self.step(.watchdog(isArmed: self.world.plan.hasWatchdog)) } }
+    case .keepAlive(let until): if local(world.now) < until, watchdogAt != nil { keepAlive() }
+    case .disarm: watchdogAt = nil
+    }
+  }
+
+  /// It runs on while the program does not, or is gone.
+  private func keepAlive() {
+    let due = world.now + PairTimers.watchdog
+    watchdogAt = due
+    world.at(due) { [self] in
+      guard watchdogAt == due, hasPower else { return }
+      world.log { "\(self.name): its watchdog resets it" }
+      crash()
+      world.after(world.random.time(1000...9000)) { self.boot() }
+    }
   }
 
   func boot() {
@@ -145,7 +174,7 @@ final class SimNode {
     machine += 1
     start()
   }
-  private var machine = 0
+  private(set) var machine = 0
 
   func pause(_ time: UInt64) {
     guard isRunning, !isPaused else { return }
@@ -231,6 +260,7 @@ final class SimNode {
     case .disk(let id, let order, let what): driver(id, order, what)
     case .target(let order): obey(order)
     case .addresses(let order): setAddresses(order == .take)
+    case .watchdog(let order): obey(order)
     case .note(let transition):
       world.log { "\(self.name): \(transition.from) -> \(transition.to): \(transition.reason)" }
       world.noticeNote(transition, of: self)
@@ -248,8 +278,9 @@ final class SimNode {
   /// Sends a command to a disk. The reply comes to the kernel: `reply` must ask itself whether the program is still there.
   func send(_ what: DiskCommand.What, to disk: Int, reply: @escaping (DiskCommand.Result) -> Void) {
     let onMachine = machine
-    let command = DiskCommand(number: world.commandCount, node: index, what: what, epoch: servedEpoch) {
-      [self] result in
+    let command = DiskCommand(
+      number: world.commandCount, node: index, machine: machine, what: what, epoch: servedEpoch
+    ) { [self] result in
       guard machine == onMachine, hasPower else { return }
       reply(result)
     }
@@ -336,33 +367,45 @@ final class SimNode {
         label.nodes.append(Label.Node(id: node, name: name))
       }
     case .expel(let node): rewriteLabel(disk, simple) { $0.nodes.removeAll { $0.id == node } }
+    case .settle: answer(outstanding[disk] == 0 ? .done : .failed(16))
+    case .writeLease(let record, let place, _): writeRecord(SimDisk.Area.leases[place], record.encode(), disk, simple)
+    case .resetUnit:
+      if world.mutation == .noUnitReset { answer(.done) } else { send(.resetUnit, to: disk, reply: simple) }
     }
   }
 
   private func survey(_ disk: Int, _ answer: @escaping (DiskAnswer) -> Void) {
+    if world.disks[disk].shared.fence == .lease { return readRecords(disk, [], nil, false, answer) }
     send(.readKeys, to: disk) { [self] result in
       guard case .keys(let keys, let holder, let isOurType) = result else {
         return answer(result.isAttention ? .disturbed : .timedOut)
       }
-      send(.readRecords, to: disk) { [self] result in
-        guard case .records(let areas) = result else { return answer(result.isAttention ? .disturbed : .timedOut) }
-        var payloads: [[UInt8]?] = []
-        for area in SimDisk.Area.allCases {
-          let newest = try? Record.newest(areas[area.rawValue], kind: area.kind, disk: world.disks[disk].shared.id)
-          payloads.append(newest?.record.payload)
-          lastRecords[disk][area.rawValue] = (newest?.record.sequence ?? 0, newest?.nextSlot ?? 0)
-        }
-        guard let label = payloads[SimDisk.Area.label.rawValue].flatMap(Label.init(decoding:)) else {
-          return answer(.failed(5))
-        }
-        answer(
-          .surveyed(
-            Survey(
-              keys: keys, holder: holder, isOurType: isOurType,
-              owner: payloads[SimDisk.Area.owner.rawValue].flatMap(OwnerRecord.init(decoding:)),
-              beat: payloads[SimDisk.Area.beat.rawValue].flatMap(DiskBeat.init(decoding:)),
-              nodes: label.nodes.map(\.id))))
+      readRecords(disk, keys, holder, isOurType, answer)
+    }
+  }
+
+  private func readRecords(
+    _ disk: Int, _ keys: [UInt64], _ holder: UInt64?, _ isOurType: Bool, _ answer: @escaping (DiskAnswer) -> Void
+  ) {
+    send(.readRecords, to: disk) { [self] result in
+      guard case .records(let areas) = result else { return answer(result.isAttention ? .disturbed : .timedOut) }
+      var payloads: [[UInt8]?] = []
+      for area in SimDisk.Area.allCases {
+        let newest = try? Record.newest(areas[area.rawValue], kind: area.kind, disk: world.disks[disk].shared.id)
+        payloads.append(newest?.record.payload)
+        lastRecords[disk][area.rawValue] = (newest?.record.sequence ?? 0, newest?.nextSlot ?? 0)
       }
+      guard let label = payloads[SimDisk.Area.label.rawValue].flatMap(Label.init(decoding:)) else {
+        return answer(.failed(5))
+      }
+      answer(
+        .surveyed(
+          Survey(
+            keys: keys, holder: holder, isOurType: isOurType,
+            owner: payloads[SimDisk.Area.owner.rawValue].flatMap(OwnerRecord.init(decoding:)),
+            beat: payloads[SimDisk.Area.beat.rawValue].flatMap(DiskBeat.init(decoding:)),
+            nodes: label.nodes.map(\.id),
+            leases: SimDisk.Area.leases.map { payloads[$0.rawValue].flatMap(LeaseRecord.init(decoding:)) })))
     }
   }
 

@@ -22,6 +22,8 @@ public final class World {
   var lostStatus = 0
   /// Percent of commands that are done late.
   var latePercent = 0
+  /// Percent of commands that wait in the node's kernel.
+  var stuckPercent = 0
   var pending: [(node: Int, action: Int, duration: UInt64, crashes: Bool)] = []
   var recorded: [(bytes: [UInt8], to: Int)] = []
   var servedBy: [UInt32: Int] = [:]
@@ -73,8 +75,12 @@ public final class World {
     let label = Label(
       cluster: cluster, disk: id, lun: UInt16(index), nextLUN: UInt16(plan.diskCount), diskBytes: 1 << 30,
       blockBytes: 512, pairKey: pairKey, nodes: Array(names))
-    let shared = SharedDisk(id: id, wwid: "naa.5000\(index)", cluster: cluster, nodes: names.map(\.id))
-    let arbiters = (0..<(plan.diskCount >= 3 ? 3 : 1)).map {
+    let shared = SharedDisk(
+      id: id, wwid: "naa.5000\(index)", cluster: cluster, nodes: names.map(\.id),
+      fence: plan.leaseDisks.contains(index) ? .lease : .reservations)
+    let fencing = (0..<plan.diskCount).filter { !plan.leaseDisks.contains($0) }
+    let candidates = fencing.isEmpty ? Array(0..<plan.diskCount) : fencing
+    let arbiters = candidates.prefix(candidates.count >= 3 ? 3 : 1).map {
       UUID(bytes: [UInt8](repeating: UInt8(0xD0 + $0), count: 16))
     }
     let disk = SimDisk(index: index, shared: shared, survivesPowerLoss: plan.survivesPowerLoss, label: label)
@@ -99,7 +105,7 @@ public final class World {
     for initiator in initiators { after(random.time(0...500)) { initiator.next() } }
     let end = plan.end
     at(end) { self.heal() }
-    let last = end + Self.settleTime
+    let last = end + settleTime
     watchLiveness(since: end)
     while violation == nil, settledAt == nil, let time = queue.nextTime, time <= last, let event = queue.takeFirst() {
       now = time
@@ -116,7 +122,7 @@ public final class World {
   }
 
   /// Within which one node serves again when faults have stopped.
-  static let settleTime: UInt64 = 15_000_000_000
+  var settleTime: UInt64 { plan.leaseDisks.isEmpty ? 15_000_000_000 : 40_000_000_000 }
 
   func log(_ text: () -> String) {
     guard isTracing else { return }
@@ -138,8 +144,13 @@ public final class World {
   func carry(_ command: DiskCommand, to disk: SimDisk, from node: SimNode) {
     // Where statuses get lost, commands are also held up on their way.
     let isHeldUp = lostStatus > 0 && random.chance(lostStatus / 2)
-    after(random.time(0...1) / 10 + (isHeldUp ? random.time(1...1100) : 20_000)) {
+    let isStuck = stuckPercent > 0 && command.writes && random.chance(stuckPercent)
+    let wait =
+      isStuck ? random.time(500...(random.chance(50) ? 4000 : 12_000)) : isHeldUp ? random.time(1...1100) : 20_000
+    after(random.time(0...1) / 10 + wait) {
       guard !command.isOver else { return }
+      // What its kernel had goes with the machine.
+      guard !isStuck || command.machine == node.machine && node.hasPower else { return }
       guard disk.hasPower, disk.path[command.node], node.hasPower else { return self.lose(command) }
       self.arrive(command, at: disk)
     }
@@ -160,7 +171,8 @@ public final class World {
     // A command whose status gets lost may take effect late.
     let isLost = lostStatus > 0 && random.chance(lostStatus)
     let isLate = latePercent > 0 && random.chance(latePercent) || isLost && random.chance(40)
-    after(isLate ? service + random.time(1...1500) : service) {
+    let isVeryLate = isLate && disk.shared.fence == .lease && random.chance(40)
+    after(isLate ? service + (isVeryLate ? random.time(1500...10_000) : random.time(1...1500)) : service) {
       guard !command.isOver else { return }
       disk.queue.removeAll { $0 === command }
       let result = self.execute(command, disk)
@@ -215,6 +227,10 @@ public final class World {
       var action = ReservationAction(.register, key: key)
       action.activatesThroughPowerLoss = true
       return disk.change(action, node: command.node, aborts: false, at: now)
+    case .resetUnit:
+      log { "d\(disk.index): \(nodeName) resets the unit" }
+      disk.reset()
+      return .done
     case .readRecords: return .records(disk.slots)
     case .writeRecord(let area, let slot, let bytes):
       disk.slots[area.rawValue][slot] = bytes
