@@ -188,8 +188,15 @@ final class PairDiskOrders: Sendable {
       if let known = cells[label.disk], known.export == ObjectIdentifier(export) { return known }
       return Cells(export, label)
     }
-    defer { cells.withLock { $0[label.disk] = own } }
+    // What is kept of a disk that has gone would keep its device open.
+    defer { if exports().contains(where: { $0 === export }) { cells.withLock { $0[label.disk] = own } } }
     try body(&own)
+  }
+
+  /// Disks have come or gone.
+  func exportsChanged() {
+    let names = Set(exports().map(ObjectIdentifier.init))
+    cells.withLock { cells in cells = cells.filter { names.contains($0.value.export) } }
   }
 
   /// Another node may have written since.

@@ -35,6 +35,7 @@ final class PairService: Sendable {
   private let reservations: PeerReservations
   private let log: PairLog
   private let watchdog: Watchdog
+  private let orders: PairDiskOrders
   private let isStopped = Atomic<Bool>(false)
 
   /// What was made earlier and what was made later know each other only through this.
@@ -86,6 +87,7 @@ final class PairService: Sendable {
       // Who does not answer may have some.
       context.sum(within: 500_000_000) { $0.requestsUnderWay(of: export) } != 0 || export.isWritingRecord
     }
+    self.orders = orders
     let disks = PairDisks(perform: { orders.perform($0, $1) }) { disk, number, answer in
       hub.post(.answer(disk, order: number, answer))
     }
@@ -188,6 +190,7 @@ final class PairService: Sendable {
   /// The shared disks are others, or their labels say something else.
   func disksChanged() {
     links.set(cluster: provisioner.cluster, key: provisioner.pairKey)
+    orders.exportsChanged()
     coordinator.post(.disks(provisioner.sharedDisks))
     target.exportsChanged()
   }

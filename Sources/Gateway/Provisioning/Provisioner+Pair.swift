@@ -105,7 +105,7 @@ extension Provisioner {
   }
 
   /// How long the label of a disk that cannot fence must stand before it is believed, in microseconds.
-  private static let standsMicroseconds: UInt32 = 1_000_000
+  private static let standsMicroseconds: UInt32 = 500_000
 
   /// Nothing keeps another node from labelling a disk that cannot fence at the same moment: the last one has it.
   func checkLabelStands(_ opening: DiskOpening) throws(DiskOpening.Refusal) {

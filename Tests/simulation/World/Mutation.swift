@@ -27,13 +27,11 @@ public enum Mutation: String, CaseIterable, Sendable {
   case noWatchdog = "no-watchdog"
   /// A lease is taken without a look at whether another wants it.
   case noLeaseCheck = "no-lease-check"
-  /// The unit is not reset before another's lease is taken.
-  case noUnitReset = "no-unit-reset"
 
   var policy: EnginePolicy {
     var policy = EnginePolicy()
     switch self {
-    case .none, .preemptWithoutAbort, .earlyAcknowledgement, .registerWithStaleWrites, .noUnitReset: break
+    case .none, .preemptWithoutAbort, .earlyAcknowledgement, .registerWithStaleWrites: break
     case .unregisterBeforePreempt: policy.unregistersAtHandover = true
     case .addressBeforeFence: policy.takesAddressesEarly = true
     case .noArbiterOrder: policy.ignoresArbiterOrder = true

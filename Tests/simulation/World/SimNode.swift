@@ -369,8 +369,7 @@ final class SimNode {
     case .expel(let node): rewriteLabel(disk, simple) { $0.nodes.removeAll { $0.id == node } }
     case .settle: answer(outstanding[disk] == 0 ? .done : .failed(16))
     case .writeLease(let record, let place, _): writeRecord(SimDisk.Area.leases[place], record.encode(), disk, simple)
-    case .resetUnit:
-      if world.mutation == .noUnitReset { answer(.done) } else { send(.resetUnit, to: disk, reply: simple) }
+    case .resetUnit: send(.resetUnit, to: disk, reply: simple)
     }
   }
 
