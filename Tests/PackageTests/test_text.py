@@ -51,6 +51,10 @@ class Text(unittest.TestCase):
         """Code has no tabs and no blanks at the end of a line"""
         self.assertEqual(self.offenders(lambda line: "\t" in line or line != line.rstrip(), CODE), [])
 
+    def test_merges_are_finished(self):
+        """No file has the marks of a merge that nobody finished"""
+        self.assertEqual(self.offenders(lambda line: re.match("<{7} |={7}$|>{7} ", line)), [])
+
     def test_files_are_seen(self):
         """The scan sees the repository"""
         names = {p.name for p in files()}

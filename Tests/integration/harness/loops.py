@@ -29,10 +29,16 @@ class LoopDisk:
                 raise
 
     def attach(self, device=None):
-        """Attaches the file: to `device`, or to the first free one, whose path is returned."""
-        where = [device] if device else ["--find", "--show"]
-        output = process.run(["losetup", "--direct-io=on", *where, self.file]).stdout.strip()
-        self.device = device or output
+        """Attaches the file: to `device`, or to the first free one, whose path is returned.
+
+        A device that was detached is free when its last holder has closed it.
+        """
+        command = ["losetup", "--direct-io=on", *([device] if device else ["--find", "--show"]), self.file]
+        if device:
+            process.wait_until(lambda: process.run(command, check=False).returncode == 0, 10, f"{device} is free")
+        else:
+            device = process.run(command).stdout.strip()
+        self.device = device
         return self.device
 
     def detach(self):
