@@ -35,6 +35,12 @@ class Network:
         """Frames from one to the other wait in the switch until `mend`: they arrive late, and in order."""
         self._rule("hold", one, other, both)
 
+    def let_go(self, one, other):
+        """What `hold` keeps from one to the other arrives, and what comes after it."""
+        rule = f"{self.hardware(one)} {self.hardware(other)}"
+        self._order(f"mend {rule}")
+        self.rules.discard(rule)
+
     def mend(self):
         """Everything works again; what waited arrives."""
         for rule in sorted(self.rules):

@@ -35,6 +35,8 @@ class Shelf:
                       "cache_dynamic_acls": 1, "default_cmdsn_depth": 64}
         self.machine.run("set -e; " + "; ".join(f"echo {value} >{GROUP}/attrib/{name}"
                                                 for name, value in attributes.items()))
+        # A small write goes out with its data: when nothing comes back, it is on the disk nevertheless.
+        self.machine.run(f"echo No >{GROUP}/param/InitialR2T")
         self.machine.run(f"set -e; mkdir -p {GROUP}/np/{self.portal}; echo 1 >{GROUP}/enable")
 
     def add(self, name, megabytes=64):
