@@ -79,28 +79,27 @@ public final class Disk: Sendable {
   /// Opens a block device or regular file with O_DIRECT, block devices also with O_EXCL: one that is mounted or otherwise
   /// claimed is refused by the kernel itself.
   public static func open(path: String, writable: Bool = true) throws(DiskError) -> Disk {
-    var code = system_open_disk(path, writable ? 1 : 0, 0, 1)
-    // tmpfs of Linux before 6.6, and some FUSE file systems, know no O_DIRECT: such a file goes through the page cache.
-    if code == -EINVAL { code = system_open_disk(path, writable ? 1 : 0, 0, 0) }
-    guard code >= 0 else { throw DiskError(path: path, code: -code, reason: "cannot be opened") }
-    var fd = code
+    // First to see what it is, and for reading: when a writer closes a device udev tells of a change, which would make void
+    // what is done with it meanwhile.
+    let first = system_open_disk(path, 0, 0, 0)
+    guard first >= 0 else { throw DiskError(path: path, code: -first, reason: "cannot be opened") }
+    defer { close(first) }
     var facts = system_disk_facts()
-    code = system_disk_facts(fd, &facts)
+    let code = system_disk_facts(first, &facts)
     guard code == 0 else {
-      close(fd)
       throw DiskError(path: path, code: -code, reason: "is neither a block device nor a regular file")
     }
-    if facts.is_block_device != 0 {
-      // Opened again for good, now exclusively; the device number is checked so that both opens met the same disk.
+    let fd = facts.is_block_device != 0 ? openExclusively(path, writable: writable) : openFile(path, writable: writable)
+    guard fd >= 0 else {
+      let how = facts.is_block_device != 0 ? "exclusively" : writable ? "for writing" : "again"
+      throw DiskError(path: path, code: -fd, reason: "cannot be opened \(how)")
+    }
+    var again = system_disk_facts()
+    guard system_disk_facts(fd, &again) == 0, again.device_number == facts.device_number else {
       close(fd)
-      fd = openExclusively(path, writable: writable)
-      guard fd >= 0 else { throw DiskError(path: path, code: -fd, reason: "cannot be opened exclusively") }
-      var again = system_disk_facts()
-      guard system_disk_facts(fd, &again) == 0, again.device_number == facts.device_number else {
-        close(fd)
-        throw DiskError(path: path, reason: "changed while it was opened; try again")
-      }
-    } else if writable, !lock(fd) {
+      throw DiskError(path: path, reason: "changed while it was opened; try again")
+    }
+    if facts.is_block_device == 0, writable, !lock(fd) {
       let reason = errno
       close(fd)
       throw DiskError(path: path, code: reason, reason: "is in use by another process")
@@ -118,6 +117,12 @@ public final class Disk: Sendable {
     return Disk(
       backend: .file(fd), path: path, byteCount: UInt64(bytes), facts: facts,
       isWritable: writable && facts.is_read_only == 0, faults: nil)
+  }
+
+  private static func openFile(_ path: String, writable: Bool) -> Int32 {
+    let fd = system_open_disk(path, writable ? 1 : 0, 0, 1)
+    // tmpfs of Linux before 6.6, and some FUSE file systems, know no O_DIRECT: such a file goes through the page cache.
+    return fd == -EINVAL ? system_open_disk(path, writable ? 1 : 0, 0, 0) : fd
   }
 
   /// As with `lock`: a killed predecessor may still hold it for a moment.

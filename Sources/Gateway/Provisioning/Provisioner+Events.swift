@@ -155,8 +155,14 @@ extension Provisioner {
       publish(changed: true)
     } catch {
       hold(key, path: path, device: device, error, serial: serial)
+      // To close it again is an event as well (udev watches for writers), which would find the next attempt under way and
+      // begin anew, for ever.
+      if !isCurrent(key, serial) { usleep(Self.settleMicroseconds) }
     }
   }
+
+  /// How long a disk is left alone after an attempt that an event made void, in microseconds.
+  private static let settleMicroseconds: UInt32 = 1_000_000
 
   private func setAside(_ device: BlockDevice, _ verdict: DiskVerdict, _ reason: Reason, _ serial: UInt64) {
     let isKept = record(
