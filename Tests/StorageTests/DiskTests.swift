@@ -35,7 +35,7 @@ struct DiskTests {
 
   @Test("A directory, a pipe and a terminal are no disks")
   func kinds() {
-    #expect(Self.refusal("/var/tmp")?.code == EISDIR)
+    #expect(Self.refusal("/var/tmp")?.code == ENOTBLK)
     #expect(Self.refusal("/var/tmp", writable: false)?.reason == "is neither a block device nor a regular file")
     #expect(Self.refusal("/dev/null")?.reason == "is neither a block device nor a regular file")
   }
