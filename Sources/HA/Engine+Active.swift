@@ -71,7 +71,7 @@ extension Engine {
     if hasMajority({ !$0.isFencing && !$0.isRenewed && $0.isHeld(with: key, now) }) { sureAt = now }
     if !others.isEmpty { hasOthers = true }
     if let gone = expelled, !others.contains(gone) { (hasOthers, expelled) = (!others.isEmpty, nil) }
-    if policy.trustsStalls { sureAt = now }
+    if policy.trustsStalls || isUnrivalled { sureAt = now }
     // A node that no label names listens for as long as at the start before it takes anything.
     let lease = hasOthers ? PairTimers.lease : PairTimers.leaseAlone
     if now < sureAt + lease {
@@ -86,6 +86,12 @@ extension Engine {
         (disks[index].surveyedAt, disks[index].nextBeat) = (0, now)
       }
     }
+  }
+
+  /// No disk can be fenced away, and no label names, or has named, another node: who would take one has to enter itself first,
+  /// and finds it held. So a disk that is pulled out keeps no other waiting, whichever it is.
+  private var isUnrivalled: Bool {
+    !hasOthers && others.isEmpty && !disks.isEmpty && disks.allSatisfy { !$0.isFencing && $0.sharedSince == nil }
   }
 
   mutating func serve() {
@@ -106,7 +112,7 @@ extension Engine {
       return
     }
     let wanted = arbiters(of: secured)
-    guard !wanted.isEmpty, wanted != arbiters, hasMajority({ $0.state == .secured }) else {
+    guard !wanted.isEmpty, wanted != arbiters, isUnrivalled || hasMajority({ $0.state == .secured }) else {
       arbitersWrongSince = nil
       return
     }
@@ -114,7 +120,7 @@ extension Engine {
     arbitersWrongSince = since
     guard now >= since + PairTimers.arbiterChange else { return wakeAt(since + PairTimers.arbiterChange) }
     arbitersWrongSince = nil
-    quorums = [arbiters, wanted]
+    quorums = isUnrivalled ? [wanted] : [arbiters, wanted]
     arbiters = wanted
     advanceDisks(now)
   }
