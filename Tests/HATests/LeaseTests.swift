@@ -105,6 +105,24 @@ struct LeaseTests {
     #expect(rig.orders.count < 15)
   }
 
+  @Test("A node that is alone goes on with one disk when the other, which decided, is pulled out")
+  func pulled() {
+    var rig = rig([own])
+    let second = UUID(bytes: [UInt8](repeating: 0xD1, count: 16))
+    let both = [disk, second].enumerated().map { place, id in
+      SharedDisk(id: id, wwid: "\(place + 1)", cluster: cluster, nodes: [own], fence: .lease)
+    }
+    rig.step(.disks(both))
+    rig.run(until: 10 * self.second)
+    #expect(rig.engine.status(at: rig.now).arbiters == [disk])
+    rig.forget()
+    rig.step(.disks([both[1]]))
+    rig.run(until: 40 * self.second)
+    #expect(!rig.actions.contains(.target(.hold)))
+    #expect(rig.isServing)
+    #expect(rig.engine.status(at: rig.now).arbiters == [second])
+  }
+
   @Test("Nothing is claimed while something of an earlier life is under way")
   func busy() {
     var rig = rig([own])
