@@ -1,4 +1,3 @@
-import CNettle
 import Wire
 
 /// A question of one node to the other, or the answer: what cannot be said in a heartbeat. Signed like one.
@@ -66,10 +65,7 @@ public struct PeerCall: Equatable, Sendable {
     guard end >= headerBytes, isOne(bytes) else { throw .foreign }
     guard bytes[4] == version else { throw .unknownVersion }
     guard bytes.count <= byteCountMax else { throw .malformed }
-    let expected = HeartbeatCodec.authenticator(bytes, count: end, key: key)
-    guard nettle_memeql_sec(expected, Array(bytes[end...]), HeartbeatCodec.authenticatorBytes) != 0 else {
-      throw .notAuthentic
-    }
+    guard HeartbeatCodec.isSigned(bytes, key: key) else { throw .notAuthentic }
     guard let kind = Kind(rawValue: bytes[5]) else { throw .malformed }
     let span = bytes.span.bytes
     return PeerCall(

@@ -56,7 +56,7 @@ private final class Node: Sendable {
   /// Questions to a node, and answers to its own.
   func call(_ peerBoot: UInt64, handler: @escaping PeerCalls.Handler) -> PeerCalls {
     let made = PeerCalls(
-      bootID: identity.bootID, links: { [weak self] in self?.links }, peerBoot: { peerBoot }, handler: handler)
+      bootID: identity.bootID, send: { [weak self] in self?.links.send($0) }, peerBoot: { peerBoot }, handler: handler)
     calls.with { $0 = made }
     return made
   }

@@ -8,7 +8,7 @@ import Wire
 /// Runs the pair's engine: gives it what happens and the time, and has its actions carried out by the links, the disks, the
 /// target and the service addresses. It decides nothing itself, and its thread waits for none of them.
 final class PairCoordinator: Sendable {
-  /// Who carries out what the engine wants. None of these may block.
+  /// Who carries out what the engine wants. None of these may block for longer than some milliseconds.
   struct Parts: Sendable {
     var send: @Sendable (Heartbeat) -> Void
     var disk: @Sendable (DiskID, UInt64, DiskOrder, Instant) -> Void

@@ -38,8 +38,7 @@ final class PairDiskOrders: Sendable {
   }
 
   func perform(_ disk: DiskID, _ order: DiskOrder) -> DiskAnswer {
-    guard let export = exports().first(where: { $0.label?.disk == disk }), let label = export.label
-    else { return .failed(ENODEV) }
+    guard let export = exports().of(disk), let label = export.label else { return .failed(ENODEV) }
     let begun = BootClock.now
     do throws(FenceFailure) {
       let answer: DiskAnswer
@@ -164,10 +163,7 @@ final class PairDiskOrders: Sendable {
     let records = try SharedDiskRecords.read(export.disk, withReservations: false)
     // The other node enters this one: so it learns which slot it has.
     export.replace(records.label)
-    return Survey(
-      keys: state.keys, holder: state.holder, isOurType: state.isOurType,
-      owner: records.owner.flatMap(OwnerRecord.init(decoding:)), beat: records.beat.flatMap(DiskBeat.init(decoding:)),
-      nodes: records.label.nodes.map(\.id))
+    return Survey(records, keys: state.keys, holder: state.holder, isOurType: state.isOurType)
   }
 
   private func surveyUnfenced(_ export: Export, _ label: Label) throws(FenceFailure) -> Survey {
@@ -175,10 +171,7 @@ final class PairDiskOrders: Sendable {
     // Another node may have taken it for blank at the same moment.
     guard records.label.disk == label.disk, records.label.cluster == label.cluster else { throw .failed(ESTALE) }
     export.replace(records.label)
-    return Survey(
-      keys: [], holder: nil, isOurType: false, owner: records.owner.flatMap(OwnerRecord.init(decoding:)),
-      beat: records.beat.flatMap(DiskBeat.init(decoding:)), nodes: records.label.nodes.map(\.id),
-      leases: records.leases.map { $0.flatMap(LeaseRecord.init(decoding:)) })
+    return Survey(records)
   }
 
   private func withCells(
@@ -206,5 +199,16 @@ final class PairDiskOrders: Sendable {
       cells[disk]?.beat.forget()
       for place in LabelArea.Kind.leases.indices { cells[disk]?.leases[place].forget() }
     }
+  }
+}
+
+extension Survey {
+  fileprivate init(
+    _ records: SharedDiskRecords, keys: [UInt64] = [], holder: UInt64? = nil, isOurType: Bool = false
+  ) {
+    self.init(
+      keys: keys, holder: holder, isOurType: isOurType, owner: records.owner.flatMap(OwnerRecord.init(decoding:)),
+      beat: records.beat.flatMap(DiskBeat.init(decoding:)), nodes: records.label.nodes.map(\.id),
+      leases: records.leases.map { $0.flatMap(LeaseRecord.init(decoding:)) })
   }
 }

@@ -31,8 +31,6 @@ final class PairService: Sendable {
   private let context: ShardContext
   private let gateway: Gateway
   private let health: PairHealth
-  private let calls: PeerCalls
-  private let reservations: PeerReservations
   private let log: PairLog
   private let watchdog: Watchdog
   private let orders: PairDiskOrders
@@ -44,7 +42,6 @@ final class PairService: Sendable {
       var coordinator: PairCoordinator?
       var changed: (@Sendable (PairStatus) -> Void)?
       var linksChanged: (@Sendable ([LinkID]) -> Void)?
-      var links: PairLinks?
       var calls: PeerCalls?
     }
 
@@ -57,8 +54,7 @@ final class PairService: Sendable {
       places.withLock { ($0.coordinator, $0.changed, $0.linksChanged) = (coordinator, changed, linksChanged) }
     }
 
-    func set(_ links: PairLinks, _ calls: PeerCalls) { places.withLock { ($0.links, $0.calls) = (links, calls) } }
-    var links: PairLinks? { places.withLock { $0.links } }
+    func set(_ calls: PeerCalls) { places.withLock { $0.calls = calls } }
     var calls: PeerCalls? { places.withLock { $0.calls } }
     var peer: PairStatus.Peer? { places.withLock { $0.coordinator }?.status.peer }
     func post(_ event: Event) { places.withLock { $0.coordinator }?.post(event) }
@@ -102,11 +98,9 @@ final class PairService: Sendable {
     let reservations = PeerReservations(
       context: context, exports: exports, server: gateway.deviceServer,
       ask: { hub.calls?.ask($0, within: $1, answer: $2) ?? $2(nil) })
-    calls = PeerCalls(
-      bootID: provisioner.node.bootID, links: { hub.links }, peerBoot: { hub.peer?.bootID },
-      handler: reservations.serve)
-    self.reservations = reservations
-    hub.set(links, calls)
+    hub.set(
+      PeerCalls(
+        bootID: provisioner.node.bootID, send: links.send, peerBoot: { hub.peer?.bootID }, handler: reservations.serve))
     let service = ServiceAddresses(addresses)
     let watchdog = Watchdog(choice)
     self.watchdog = watchdog
@@ -223,9 +217,7 @@ final class PairService: Sendable {
 
   private func statusChanged(_ status: PairStatus) {
     log.status(status) { [provisioner] disk in
-      guard let export = provisioner.sharedExports.first(where: { $0.label?.disk == disk }) else {
-        return "disk \(disk)"
-      }
+      guard let export = provisioner.sharedExports.of(disk) else { return "disk \(disk)" }
       return "LUN \(export.unit.number) (\(export.disk.path))"
     }
     let peerHasRDMA = status.peer?.flags.contains(.hasRDMA) ?? false

@@ -52,7 +52,7 @@ final class PairTarget: Sendable {
     case .suspend(let disk):
       state.withLock { state in
         state.suspensions[disk, default: 0] += 1
-        export(disk)?.unit.setSuspended(true)
+        exports().of(disk)?.unit.setSuspended(true)
       }
     case .recover(let epoch, let disks):
       queue.run { [self] in
@@ -76,8 +76,6 @@ final class PairTarget: Sendable {
       queue.run { [self] in standBy(permit) }
     }
   }
-
-  private func export(_ disk: DiskID) -> Export? { exports().first { $0.label?.disk == disk } }
 
   /// What lets an order go on that waits in the queue: it was given after the last stop.
   private struct Permit: Sendable {

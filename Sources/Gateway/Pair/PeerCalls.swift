@@ -20,7 +20,7 @@ final class PeerCalls: Sendable {
   }
 
   private let bootID: UInt64
-  private let links: @Sendable () -> PairLinks?
+  private let send: @Sendable (PeerMessage) -> Void
   private let peerBoot: @Sendable () -> UInt64?
   private let handler: Handler
   private let state = Mutex(State())
@@ -28,13 +28,14 @@ final class PeerCalls: Sendable {
   private let answers = WorkQueue(name: "peer answers")
 
   /// - Parameters:
+  ///   - send: over the links, at once (`PairLinks.send`).
   ///   - peerBoot: the start of the other node's program that is believed now; nil: it is not there.
   init(
-    bootID: UInt64, links: @escaping @Sendable () -> PairLinks?, peerBoot: @escaping @Sendable () -> UInt64?,
-    handler: @escaping Handler
+    bootID: UInt64, send: @escaping @Sendable (PeerMessage) -> Void,
+    peerBoot: @escaping @Sendable () -> UInt64?, handler: @escaping Handler
   ) {
     self.bootID = bootID
-    self.links = links
+    self.send = send
     self.peerBoot = peerBoot
     self.handler = handler
   }
@@ -58,9 +59,10 @@ final class PeerCalls: Sendable {
     while true {
       if let answer = state.withLock({ $0.asked?.answer }) { return answer }
       let now = BootClock.now
-      guard now < deadline, peerBoot() == toBoot else { return nil }
+      guard now < deadline else { return nil }
       if now >= sendAt {
-        links()?.send(PeerMessage(kind: .question, toBoot: toBoot, number: number, body: body))
+        guard peerBoot() == toBoot else { return nil }
+        send(PeerMessage(kind: .question, toBoot: toBoot, number: number, body: body))
         sendAt = now + Self.resendNs
       }
       usleep(500)
@@ -98,7 +100,7 @@ final class PeerCalls: Sendable {
   }
 
   private func reply(to call: PeerCall, _ answer: [UInt8]) {
-    links()?.send(PeerMessage(kind: .answer, toBoot: call.bootID, number: call.number, body: answer))
+    send(PeerMessage(kind: .answer, toBoot: call.bootID, number: call.number, body: answer))
   }
 }
 

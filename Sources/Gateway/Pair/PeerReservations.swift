@@ -56,10 +56,10 @@ final class PeerReservations: Sendable {
     guard let question = PeerQuestion(decoding: body) else { return nil }
     switch question {
     case .command(let disk, let nexus, let cdb, let parameters):
-      guard let export = exports().first(where: { $0.label?.disk == disk }), let server = server() else { return nil }
+      guard let export = exports().of(disk), let server = server() else { return nil }
       return carryOut(cdb, parameters, of: nexus, export, server)?.encode()
     case .attentions(let disk, let notices):
-      guard let export = exports().first(where: { $0.label?.disk == disk }) else { return nil }
+      guard let export = exports().of(disk) else { return nil }
       for notice in notices {
         for nexus in context.registry.matching(notice.nexus) {
           nexus.raise(notice.attention, lun: export.unit.number)
@@ -108,17 +108,9 @@ final class PeerReservations: Sendable {
       }
     }
     let outcome = unit.commit(change)
-    let aborted = Set(outcome.aborts)
-    if !aborted.isEmpty {
+    if !outcome.aborts.isEmpty {
       let ended = ReadyFlag()
-      context.onEveryShard(origin: 0) { shard, done in
-        shard.abort(done: done) { shard, command, connection in
-          guard let nexus = connection.nexus, aborted.contains(nexus.identity) else { return false }
-          return shard.unit(of: command) === unit
-        }
-      } then: { _ in
-        ended.set()
-      }
+      context.abortCommands(of: outcome.aborts, to: unit, origin: 0) { _ in ended.set() }
       _ = ended.wait(milliseconds: 2000)
     }
     return PeerOutcome(status: outcome.status)

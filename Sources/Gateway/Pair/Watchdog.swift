@@ -81,7 +81,7 @@ final class Watchdog: Sendable {
     if code == 0 {
       Log.info("pair: the watchdog \(path) is stopped")
     } else {
-      Log.error("pair: the watchdog \(path) cannot be stopped: \(String(cString: strerror(-code)))")
+      Log.error("pair: the watchdog \(path) cannot be stopped: \(SystemError.text(-code))")
     }
   }
 
@@ -114,7 +114,7 @@ final class Watchdog: Sendable {
   private static func open(_ path: String) throws(WatchdogProblem) -> Int32 {
     let descriptor = system_watchdog_open(path)
     guard descriptor >= 0 else {
-      throw WatchdogProblem(text: "\(path): \(String(cString: strerror(-descriptor)))")
+      throw WatchdogProblem(text: "\(path): \(SystemError.text(-descriptor))")
     }
     let limit = Int32(PairTimers.watchdog / 1_000_000_000)
     let seconds = system_watchdog_set(descriptor, limit)

@@ -3,6 +3,7 @@ import HA
 import SCSI
 import Storage
 import Synchronization
+import Wire
 
 /// A disk exported as a logical unit: what all shards share of it. Its descriptor closes when the last of them has let go.
 public final class Export: Sendable {
@@ -145,6 +146,11 @@ public final class Export: Sendable {
       records.slot = 1 - records.slot
     }
   }
+}
+
+extension [Export] {
+  /// The one whose label has this name.
+  func of(_ disk: UUID) -> Export? { first { $0.label?.disk == disk } }
 }
 
 /// The exports of the gateway: an immutable snapshot that each shard adopts between batches.

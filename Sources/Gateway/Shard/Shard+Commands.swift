@@ -249,15 +249,8 @@ extension Shard {
     let outcome = port.export.unit.commit(change)
     guard !outcome.aborts.isEmpty else { return finish(index, outcome.status, transferred: 0, actual: 0) }
     let generation = commands[index].pointee.generation
-    let identities = Set(outcome.aborts)
-    let unit = port.export.unit
     let status = outcome.status
-    context.onEveryShard(origin: handle.index) { shard, done in
-      shard.abort(done: done) { shard, command, connection in
-        guard let nexus = connection.nexus, identities.contains(nexus.identity) else { return false }
-        return shard.unit(of: command) === unit
-      }
-    } then: { shard in
+    context.abortCommands(of: outcome.aborts, to: port.export.unit, origin: handle.index) { shard in
       guard shard.commands[index].pointee.generation == generation else { return }
       shard.finish(index, status, transferred: 0, actual: 0)
     }

@@ -123,17 +123,9 @@ extension Shard {
 
   /// Has the pair switch over, because an initiator wants another port group, and answers when that is done.
   func switchOver(_ index: Int) {
-    let generation = commands[index].pointee.generation
-    let home = handle
-    let answer: @Sendable (Bool) -> Void = { isDone in
-      home.post(
-        .perform { shard in
-          guard shard.commands[index].pointee.generation == generation, !shard.commands[index].pointee.isAborted else {
-            return
-          }
-          if isDone { return shard.finish(index, .good, transferred: 0, actual: 0) }
-          shard.fail(index, .setTargetPortGroupsCommandFailed)
-        })
+    let answer = later(index) { (shard, isDone: Bool) in
+      if isDone { return shard.finish(index, .good, transferred: 0, actual: 0) }
+      shard.fail(index, .setTargetPortGroupsCommandFailed)
     }
     guard let ask = context.switchover.withLock({ $0 }) else { return answer(false) }
     ask(answer)
@@ -144,19 +136,29 @@ extension Shard {
     guard let nexus = connections[Int(commands[index].pointee.connection)]?.nexus,
       let ask = context.forward.withLock({ $0 })
     else { return fail(index, .notReadyTargetPortInStandbyState) }
+    let answer = later(index) { (shard, outcome: PeerOutcome?) in
+      // Whether it was carried out is not known: the initiator looks, as after any lost answer.
+      guard let outcome else { return shard.fail(index, .notReadyTargetPortInTransition) }
+      if let sense = outcome.sense { return shard.fail(index, sense) }
+      if outcome.status == .good, !outcome.data.isEmpty { return shard.answer(index, outcome.data) }
+      shard.finish(index, outcome.status, transferred: 0, actual: 0)
+    }
+    ask(unit, nexus.identity, commands[index].pointee.cdb, parameters, answer)
+  }
+
+  /// What another thread calls with the outcome of a command, once: `body` runs on this shard's, unless the command is gone or
+  /// aborted by then.
+  private func later<Outcome: Sendable>(
+    _ index: Int, _ body: @escaping @Sendable (Shard, Outcome) -> Void
+  ) -> @Sendable (Outcome) -> Void {
     let generation = commands[index].pointee.generation
     let home = handle
-    ask(unit, nexus.identity, commands[index].pointee.cdb, parameters) { outcome in
+    return { outcome in
       home.post(
         .perform { shard in
-          guard shard.commands[index].pointee.generation == generation, !shard.commands[index].pointee.isAborted else {
-            return
-          }
-          // Whether it was carried out is not known: the initiator looks, as after any lost answer.
-          guard let outcome else { return shard.fail(index, .notReadyTargetPortInTransition) }
-          if let sense = outcome.sense { return shard.fail(index, sense) }
-          if outcome.status == .good, !outcome.data.isEmpty { return shard.answer(index, outcome.data) }
-          shard.finish(index, outcome.status, transferred: 0, actual: 0)
+          let command = shard.commands[index]
+          guard command.pointee.generation == generation, !command.pointee.isAborted else { return }
+          body(shard, outcome)
         })
     }
   }

@@ -165,6 +165,21 @@ final class ShardContext: Sendable {
     return values.count == handles.count ? values.reduce(0, +) : nil
   }
 
+  /// Ends what these nexuses have under way to a unit, then runs `done` on shard `origin`.
+  func abortCommands(
+    of nexuses: [NexusIdentity], to unit: LogicalUnit, origin: Int, then done: @escaping @Sendable (Shard) -> Void
+  ) {
+    let identities = Set(nexuses)
+    onEveryShard(
+      origin: origin,
+      { shard, done in
+        shard.abort(done: done) { shard, command, connection in
+          guard let nexus = connection.nexus, identities.contains(nexus.identity) else { return false }
+          return shard.unit(of: command) === unit
+        }
+      }, then: done)
+  }
+
   /// Runs `body` on every shard, then `done` on shard `origin`. `body` calls what it is given when it has finished.
   func onEveryShard(
     origin: Int, _ body: @escaping @Sendable (Shard, @escaping @Sendable () -> Void) -> Void,

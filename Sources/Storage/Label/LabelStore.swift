@@ -88,7 +88,7 @@ public enum LabelStore {
     ]
     for record in carried { first[record.kind] = record }
     if let clearing { first[.move] = Record(kind: .move, sequence: 1, disk: label.disk, payload: clearing.encode()) }
-    var slots = [.reservations, .move, .owner, .beat, .lease, .otherLease].map { kind in
+    var slots = ([.reservations, .move, .owner, .beat] + LabelArea.Kind.leases).map { kind in
       (kind, [first[kind]?.encode() ?? [], []])
     }
     slots.append(
