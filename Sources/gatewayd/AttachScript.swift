@@ -37,7 +37,7 @@ struct AttachScript {
 
   private static let body = #"""
 
-    drop_in=/etc/multipath/conf.d/gatewayd.conf
+    drop_in=\#(LinuxInitiator.dropIn)
     mark="# gateway $portal"
     scratch=""
     trap '[ -z "$scratch" ] || rm -f "$scratch"' EXIT

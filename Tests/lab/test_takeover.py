@@ -104,6 +104,14 @@ class TakeoverCase(PairCase):
         if len(answers) > 1:
             print(f"      {len(answers)} orders to switch over", flush=True)
 
+    def begin_load(self, name, number, device, seconds=20, ahead=3):
+        """Begins verified I/O for one round, and lets it run for a while; its name."""
+        load = f"{name.replace(' ', '')}{number}"
+        self.initiator.machine.background(
+            load, verify_command(device, seconds=seconds, depth=4, max=65536, read=50, seed=number + 1))
+        self.initiator.machine.run(f"sleep {ahead}")
+        return load
+
     def rounds(self, name, fault, mend, count=ROUNDS, seconds=20, check=lambda successor: None):
         """Makes a fault again and again under load; the successor serves, and nothing was lost.
 
@@ -113,10 +121,7 @@ class TakeoverCase(PairCase):
         stalls, ready = [], []
         for number in range(count):
             active, passive = self.order()
-            load = f"{name.replace(' ', '')}{number}"
-            self.initiator.machine.background(
-                load, verify_command(device, seconds=seconds, depth=4, max=65536, read=50, seed=number + 1))
-            self.initiator.machine.run("sleep 3")
+            load = self.begin_load(name, number, device, seconds)
             fault(active, passive)
             self.until_role(passive, "active", 30)
             ready.append(self.took(passive)[0])
@@ -135,10 +140,7 @@ class TakeoverCase(PairCase):
         epoch = self.report(active)["epoch"]
         stalls = []
         for number in range(ROUNDS):
-            load = f"{name}{number}"
-            self.initiator.machine.background(
-                load, verify_command(device, seconds=12, depth=4, max=65536, read=50, seed=number + 1))
-            self.initiator.machine.run("sleep 2")
+            load = self.begin_load(name, number, device, seconds=12, ahead=2)
             fault(number, active, passive)
             self.until_paired()
             self.assertEqual(self.order()[0], active)
@@ -233,10 +235,7 @@ class Takeover(TakeoverCase):
         device = self.attach()
         stalls, ready = [], []
         for number in range(ROUNDS):
-            load = f"cold{number}"
-            self.initiator.machine.background(
-                load, verify_command(device, seconds=20, depth=4, max=65536, read=50, seed=number + 1))
-            self.initiator.machine.run("sleep 3")
+            load = self.begin_load("cold", number, device)
             for node in self.pair.nodes:
                 node.lose_power()
             for node in self.pair.nodes:

@@ -135,6 +135,14 @@ class Initiator:
         self.machine.run("dmesg -c >/dev/null")
 
 
+def own_interface(machine, name):
+    """An interface of open-iscsi's, if there is none of that name, with an initiator name that ends like it."""
+    update = f"iscsiadm -m iface -I {name} -o update"
+    machine.run(f"iscsiadm -m iface -I {name} >/dev/null 2>&1 && exit 0; set -e; iscsiadm -m iface -I {name} -o new; "
+                f"{update} -n iface.transport_name -v tcp; "
+                f"{update} -n iface.initiatorname -v iqn.2026-01.example.lab:{name}")
+
+
 class Path:
     """A session with one portal under an initiator name of its own: one I_T nexus, which nobody else uses."""
 
@@ -146,10 +154,7 @@ class Path:
         return f"iscsiadm -m node -T {target.NAME} -p {self.portal} -I {self.name} {words}"
 
     def login(self):
-        update = f"iscsiadm -m iface -I {self.name} -o update"
-        self.machine.run(f"iscsiadm -m iface -I {self.name} >/dev/null 2>&1 && exit 0; set -e; "
-                         f"iscsiadm -m iface -I {self.name} -o new; {update} -n iface.transport_name -v tcp; "
-                         f"{update} -n iface.initiatorname -v iqn.2026-01.example.lab:{self.name}")
+        own_interface(self.machine, self.name)
         # Commands of a session that is gone fail soon, for nobody takes them elsewhere.
         self.machine.run(f"set -e; {self.node('-o new')}; "
                          f"{self.node('-o update -n node.session.timeo.replacement_timeout -v 3')}; "

@@ -10,7 +10,7 @@
 A `Nexus` is a session of a machine; a second one under another initiator name is a second nexus of the same machine.
 """
 
-from .initiator import ANY_SESSION
+from .initiator import ANY_SESSION, own_interface
 
 NAME = "iqn.2026-01.example.lab:shelf"
 MODULES = ["target_core_mod", "iscsi_target_mod", "target_core_iblock", "target_core_file"]
@@ -87,10 +87,7 @@ class Nexus:
         self.machine.run("modprobe -a scsi_transport_iscsi iscsi_tcp sd_mod sg; pidof iscsid >/dev/null || iscsid", 60)
         self.machine.until("grep -q ISCSIADM_ABS /proc/net/unix", 20, "iscsid is up")
         if self.name is not None:
-            update = f"iscsiadm -m iface -I {self.name} -o update"
-            self.machine.run(f"set -e; iscsiadm -m iface -I {self.name} -o new; "
-                             f"{update} -n iface.transport_name -v tcp; "
-                             f"{update} -n iface.initiatorname -v iqn.2026-01.example.lab:{self.name}")
+            own_interface(self.machine, self.name)
         self.machine.run(f"set -e; {self._node('-o new')}; "
                          f"{self._node(f'-o update -n node.session.timeo.replacement_timeout -v {self.timeout}')}; "
                          f"{self._node('--login')}", 90)

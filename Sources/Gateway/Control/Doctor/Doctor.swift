@@ -9,7 +9,12 @@ public struct Doctor: Sendable {
   var ringProbe: @Sendable () -> Int32 = RingProbe.run
   /// The RDMA devices as this process sees them.
   var ownInventory: @Sendable () -> RDMAInventory = { RDMAReader().read() }
-  var ownAddresses: @Sendable () -> [String] = OwnAddresses.all
+  /// IPv4 first; without link-local ones of IPv6, which need a scope that differs at each peer.
+  var ownAddresses: @Sendable () -> [String] = {
+    let addresses = (try? NetworkInterfaces.read())?.portalAddresses ?? []
+    return addresses.filter { !$0.isLoopback && !($0.isIPv6 && $0.isLinkLocal) }.sorted { !$0.isIPv6 && $1.isIPv6 }
+      .map(\.description)
+  }
 
   public init(controlPath: String) { self.controlPath = controlPath }
 

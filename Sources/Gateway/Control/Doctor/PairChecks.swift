@@ -8,7 +8,7 @@ enum PairChecks {
       return [
         DoctorCheck(
           "pair", .note, "none: \(pair.reason)",
-          advice: "two gateways that see the same disks become a pair by themselves, if the disks can be fenced")
+          advice: "two gateways that see the same disks become a pair by themselves")
       ] + unfenced
     }
     return [node(pair)] + stranger(pair) + links(pair) + [arbiters(pair)] + disks(pair) + unfenced + hold(pair)
