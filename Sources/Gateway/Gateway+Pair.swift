@@ -100,7 +100,7 @@ extension Gateway {
       return PairReport.Disk(
         disk: "\(disk)", lun: export.unit.number, path: export.disk.path, state: state.map { "\($0)" } ?? "unknown",
         isArbiter: status.arbiters.contains(disk), takeover: Self.text(of: shown?.lease),
-        problem: pair.problems[disk] ?? "")
+        isUnguarded: shown?.lease?.isUnguarded ?? false, problem: pair.problems[disk] ?? "")
     }
     if status.disks.contains(where: { $0.lease?.isShared == true }) { report.watchdog = pair.watchdogReport }
     for (index, transition) in transitions.enumerated() {
@@ -114,7 +114,7 @@ extension Gateway {
     return report
   }
 
-  /// Real disks that are exported and have no reservations to fence with.
+  /// What is exported of this machine's alone.
   private var unfencedDisks: [PairReport.UnfencedDisk] {
     exports.filter { !$0.isShared && $0.disk.descriptor != nil }
       .map { PairReport.UnfencedDisk(lun: $0.unit.number, path: $0.disk.path) }

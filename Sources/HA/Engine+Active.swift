@@ -91,8 +91,13 @@ extension Engine {
   /// No disk can be fenced away, and no label names, or has named, another node: who would take one has to enter itself first,
   /// and finds it held. So a disk that is pulled out keeps no other waiting, whichever it is.
   private var isUnrivalled: Bool {
-    !hasOthers && others.isEmpty && !disks.isEmpty && disks.allSatisfy { !$0.isFencing && $0.sharedSince == nil }
+    isKnownAlone && !disks.isEmpty && disks.allSatisfy { !$0.isFencing && $0.sharedSince == nil }
   }
+
+  /// No label names, or has named, another node, and none was heard. Disks that decided may then be pulled out, be they the
+  /// majority: another node that is new to what is left enters itself there first, and takes nothing before this one has
+  /// seen that. Who takes what is gone has other disks than this one, which keeps its keys on these.
+  package var isKnownAlone: Bool { !hasOthers && others.isEmpty }
 
   mutating func serve() {
     targetState = .serving
@@ -112,15 +117,18 @@ extension Engine {
       return
     }
     let wanted = arbiters(of: secured)
-    guard !wanted.isEmpty, wanted != arbiters, isUnrivalled || hasMajority({ $0.state == .secured }) else {
+    let isMajority = hasMajority { $0.state == .secured }
+    guard !wanted.isEmpty, wanted != arbiters, isMajority || isKnownAlone else {
       arbitersWrongSince = nil
       return
     }
     let since = arbitersWrongSince ?? now
     arbitersWrongSince = since
     guard now >= since + PairTimers.arbiterChange else { return wakeAt(since + PairTimers.arbiterChange) }
+    // Who has entered itself since is seen before the old arbiters are given up.
+    guard isMajority || isUnrivalled || secured.allSatisfy({ $0.surveyedAt >= since }) else { return }
     arbitersWrongSince = nil
-    quorums = isUnrivalled ? [wanted] : [arbiters, wanted]
+    quorums = isMajority && !isUnrivalled ? [arbiters, wanted] : [wanted]
     arbiters = wanted
     advanceDisks(now)
   }

@@ -54,6 +54,9 @@ public struct PairStatus: Equatable, Sendable {
     public var isShared: Bool
     /// What keeps this node from taking the disk.
     public var obstacle: LeaseObstacle?
+
+    /// Nobody takes it over by itself from who has it: that node has no watchdog.
+    public var isUnguarded: Bool { isOwn ? isShared && !isGuarded : obstacle == .unguarded }
   }
 
   public struct Peer: Equatable, Sendable {

@@ -106,7 +106,9 @@ struct PairChecksTests {
     let foreign = checks { $0.disks[2].state = "foreign" }
     #expect(foreign.contains { $0.outcome == .problem && $0.finding.hasPrefix("LUN 2 (/dev/sdc) is not served") })
     let unfenced = checks { $0.unfencedDisks = [.init(lun: 5, path: "/dev/vdb")] }.first { $0.name == "fence" }
-    #expect(unfenced?.advice?.hasSuffix("sg_persist --in --report-capabilities /dev/vdb") == true)
+    #expect(unfenced?.outcome == .note && unfenced?.finding.hasSuffix("LUN 5 (/dev/vdb)") == true)
+    let unguarded = checks { $0.disks[1].isUnguarded = true }.first { $0.name == "fence" }
+    #expect(unguarded?.outcome == .problem && unguarded?.finding.hasSuffix("LUN 1 (/dev/sdb)") == true)
     // Also where there is no pair for want of one that can.
     var off = PairReport.off("no disk")
     off.unfencedDisks = [.init(lun: 5, path: "/dev/vdb")]

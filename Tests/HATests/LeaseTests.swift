@@ -66,7 +66,9 @@ struct LeaseTests {
       case .expel(let node): found.nodes.removeAll { $0 == node }
       case .writeBeat(let beat): found.beat = beat
       case .resetUnit: return .failed(25)
-      case .register, .reserve, .preempt, .unregister: return .failed(95)
+      case .register(let key): found.keys.append(key.rawValue)
+      case .reserve(let key): (found.holder, found.isOurType) = (key.rawValue, true)
+      case .preempt, .unregister: return .failed(95)
       }
       return .done
     }
@@ -78,12 +80,14 @@ struct LeaseTests {
     mutating func forget() { (orders, actions) = ([], []) }
   }
 
-  private func rig(_ nodes: [UUID], _ leases: [LeaseRecord?] = [nil, nil]) -> Rig {
+  private func rig(
+    _ nodes: [UUID], _ leases: [LeaseRecord?] = [nil, nil], fence: SharedDisk.Fence = .lease
+  ) -> Rig {
     let engine = Engine(identity: NodeIdentity(node: own, bootID: 7, name: "own"), seed: 1)
     let found = Survey(
       keys: [], holder: nil, isOurType: false, owner: nil, beat: nil, nodes: nodes, leases: leases)
     var rig = Rig(engine: engine, disk: disk, found: found, now: second)
-    rig.step(.disks([SharedDisk(id: disk, wwid: "1", cluster: cluster, nodes: nodes, fence: .lease)]))
+    rig.step(.disks([SharedDisk(id: disk, wwid: "1", cluster: cluster, nodes: nodes, fence: fence)]))
     return rig
   }
 
@@ -105,12 +109,14 @@ struct LeaseTests {
     #expect(rig.orders.count < 15)
   }
 
-  @Test("A node that is alone goes on with one disk when the other, which decided, is pulled out")
-  func pulled() {
-    var rig = rig([own])
+  @Test(
+    "A node that is alone goes on with one disk when the other, which decided, is pulled out",
+    arguments: [SharedDisk.Fence.lease, .reservations])
+  func pulled(fence: SharedDisk.Fence) {
+    var rig = rig([own], fence: fence)
     let second = UUID(bytes: [UInt8](repeating: 0xD1, count: 16))
     let both = [disk, second].enumerated().map { place, id in
-      SharedDisk(id: id, wwid: "\(place + 1)", cluster: cluster, nodes: [own], fence: .lease)
+      SharedDisk(id: id, wwid: "\(place + 1)", cluster: cluster, nodes: [own], fence: fence)
     }
     rig.step(.disks(both))
     rig.run(until: 10 * self.second)

@@ -115,8 +115,8 @@ extension MetricsText {
   fileprivate mutating func pair(_ pair: PairReport) {
     add("gatewayd_pair_running", .gauge, "Whether there is a disk that a pair could share.", [Sample(pair.isRunning)])
     add(
-      "gatewayd_pair_unfenced_disks", .gauge, "Exported disks that cannot be fenced, and are not taken over.",
-      [Sample(pair.unfencedDisks.count)])
+      "gatewayd_pair_unfenced_disks", .gauge, "Exported disks that nobody takes over by itself.",
+      [Sample(pair.unfencedDisks.count + pair.disks.count(where: \.isUnguarded))])
     guard pair.isRunning else { return }
     let roles = Role.allCases.map { "\($0)" }
     add("gatewayd_pair_role", states: roles, label: "role", now: pair.role, "What this node is to the pair.")

@@ -66,7 +66,7 @@ public struct PairReport: Codable, Sendable, Equatable {
     public var seconds: Double
   }
 
-  /// A disk that this node serves and that cannot be fenced: it is not taken over.
+  /// Storage that this node serves and that no other could have: a file, a disk adopted whole, any with the pair turned off.
   public struct UnfencedDisk: Codable, Sendable, Equatable {
     public var lun: UInt16
     public var path: String
@@ -87,6 +87,8 @@ public struct PairReport: Codable, Sendable, Equatable {
     public var isArbiter: Bool
     /// How another node would take it over, or why it would not.
     public var takeover = ""
+    /// Whoever has it has no watchdog: nobody else takes it by itself.
+    public var isUnguarded = false
     /// Why it is not served though it is this node's; empty: nothing is wrong.
     public var problem: String
   }

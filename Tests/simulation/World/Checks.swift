@@ -97,7 +97,7 @@ extension World {
     if transition.to == .active, transition.epoch != .none {
       for other in nodes where other !== node && other.isRunning && !other.isPaused {
         if other.mode == .serving, other.servedEpoch != .none, other.servedEpoch < transition.epoch,
-          other.served.contains(true)
+          other.served.contains(true), !isLeft(other)
         {
           fail("8: \(node.name) is active in epoch \(transition.epoch), \(other.name) serves in \(other.servedEpoch)")
         }
@@ -113,6 +113,16 @@ extension World {
       fail("11: \(node.name) and \(nodes[rival.node].name) race, and both lose")
     }
     lostRaces.append((node.index, now))
+  }
+
+  /// It knows of nobody else, lost the disks that decided, and goes on with others, which it holds as before.
+  private func isLeft(_ node: SimNode) -> Bool {
+    node.engine.isKnownAlone
+      && disks.allSatisfy { disk in
+        let holder = disk.holder.flatMap(ReservationKey.init(rawValue:))
+        return !node.served[disk.index] || !disk.path[node.index]
+          || holder.map { $0.belongs(toNode: node.id) && $0.epoch == node.servedEpoch } ?? false
+      }
   }
 
   /// A key with which a node has served is the successor's to preempt: without it nothing stops what is still under way.

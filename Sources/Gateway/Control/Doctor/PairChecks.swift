@@ -139,16 +139,27 @@ enum PairChecks {
   }
 
   private static func unfenced(_ pair: PairReport) -> [DoctorCheck] {
-    guard !pair.unfencedDisks.isEmpty else { return [] }
-    let names = pair.unfencedDisks.map { "LUN \($0.lun) (\($0.path))" }.joined(separator: ", ")
-    return [
-      DoctorCheck(
-        "fence", .note, "cannot be fenced, so not taken over: \(names)",
-        advice:
-          "a fence wants persistent reservations that outlive a loss of power: SAS, NVMe, a SAN; as a rule not SATA, "
-          + "virtio-blk, loop\nwhat a disk has: sg_persist --in --report-capabilities "
-          + (pair.unfencedDisks.first?.path ?? "PATH"))
-    ]
+    var checks: [DoctorCheck] = []
+    if !pair.unfencedDisks.isEmpty {
+      let names = pair.unfencedDisks.map { "LUN \($0.lun) (\($0.path))" }.joined(separator: ", ")
+      checks.append(
+        DoctorCheck(
+          "fence", .note, "this machine's alone, so not taken over: \(names)",
+          advice: "a pair takes over disks that both nodes see, with a label: gatewayd disks"))
+    }
+    let unguarded = pair.disks.filter(\.isUnguarded).map { "LUN \($0.lun) (\($0.path))" }
+    if !unguarded.isEmpty {
+      checks.append(
+        DoctorCheck(
+          "fence", .problem,
+          "not taken over by itself, for it cannot fence and its node has no watchdog: "
+            + unguarded.joined(separator: ", "),
+          advice:
+            "on both nodes: modprobe softdog, or a watchdog card's driver; then restart gatewayd\n"
+            + "or disks with persistent reservations that outlive a loss of power: SAS, NVMe, a SAN; what one has: "
+            + "sg_persist --in --report-capabilities PATH"))
+    }
+    return checks
   }
 
   // MARK: The rest
