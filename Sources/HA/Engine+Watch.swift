@@ -159,13 +159,14 @@ extension Engine {
   private func isWatched(_ id: DiskID) -> Bool { watched.contains(id) }
 
   /// Whether a majority of the arbiters was looked at for so long, and lately, that an active's beat would have been seen.
-  /// Without that, silence on the links means nothing: its path may be there again for a moment only.
+  /// Without that, silence on the links means nothing: its path may be there again for a moment only, or this node may have
+  /// stood still until a moment ago.
   private func knowsBeats(_ now: Instant) -> Bool {
     let list = watched
     let known = list.reduce(0) { sum, id in
       let isKnown = disks.contains { disk in
         disk.id == id && disk.surveyedAt + PairTimers.silence >= now
-          && (disk.watchedSince.map { $0 + PairTimers.silence <= now } ?? false)
+          && (disk.watchedSince.map { max($0, trustFrom) + PairTimers.silence <= now } ?? false)
       }
       return sum + (isKnown ? 1 : 0)
     }

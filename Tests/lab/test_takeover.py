@@ -238,10 +238,12 @@ class Takeover(TakeoverCase):
             load = self.begin_load("cold", number, device)
             for node in self.pair.nodes:
                 node.lose_power()
+            # At once: the initiator waits for a minute.
             for node in self.pair.nodes:
-                node.boot()
+                node.boot(waits=False)
+            for node in self.pair.nodes:
+                node.machine.ready()
                 node.attach_disks()
-            for node in self.pair.nodes:
                 node.start()
             self.until_paired(120)
             active = self.order()[0]
