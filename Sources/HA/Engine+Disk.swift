@@ -210,7 +210,7 @@ extension Engine {
       disks[index].survey = survey
       disks[index].shared.nodes = survey.nodes
       disks[index].surveyedAt = busy.since
-      disks[index].watchedSince = disks[index].watchedSince ?? busy.since
+      disks[index].watchedSince = disks[index].watchedSince ?? now
     case .done:
       if case .writeBeat = busy.what, disks[index].state == .secured { disks[index].provenAt = busy.since }
       done(busy.what, index, busy.since, now)

@@ -165,8 +165,9 @@ extension Engine {
     let list = watched
     let known = list.reduce(0) { sum, id in
       let isKnown = disks.contains { disk in
-        disk.id == id && disk.surveyedAt + PairTimers.silence >= now
-          && (disk.watchedSince.map { max($0, trustFrom) + PairTimers.silence <= now } ?? false)
+        guard disk.id == id, let since = disk.watchedSince, disk.surveyedAt + PairTimers.silence >= now
+        else { return false }
+        return max(since, trustFrom) + PairTimers.silence - PairTimers.diskBeat <= disk.surveyedAt
       }
       return sum + (isKnown ? 1 : 0)
     }

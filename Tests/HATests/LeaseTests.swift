@@ -135,7 +135,7 @@ struct LeaseTests {
     rig.run(until: 3_500 * ms)
     rig.now = 8 * second
     rig.step(.tick)
-    rig.run(until: 8 * second + PairTimers.silence - 1)
+    rig.run(until: 8 * second + PairTimers.silence - PairTimers.diskBeat - 1)
     #expect(rig.engine.role == .observing)
     rig.run(until: 10 * second)
     #expect(rig.engine.role == .active)
