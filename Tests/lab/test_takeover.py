@@ -131,7 +131,14 @@ class TakeoverCase(PairCase):
             stalls.append(verified["longest"])
             mend(active, passive)
             self.until_paired()
+            self.resume()
         self.tell(name, ready, stalls)
+
+    def resume(self):
+        """Three takeovers in ten minutes would hold the next."""
+        for node in self.pair.nodes:
+            status, output = node.target.command("pair resume")
+            self.assertEqual(status, 0, output)
 
     def undisturbed(self, name, fault):
         """Something that must not end in a takeover, again and again under load."""
