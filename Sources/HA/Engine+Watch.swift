@@ -72,7 +72,7 @@ extension Engine {
   /// What is wrong with an active that is alive, and would be better here.
   private func impairment(of peer: PeerView, _ now: Instant) -> String? {
     guard peer.beat.role == .active, canReachArbiters(now) else { return nil }
-    if peer.beat.oldestIO > PairTimers.hungIO { return "the other node's oldest command hangs" }
+    if peer.beat.oldestIO > PairTimers.hungIO { return "the other node's disks hang" }
     if !peer.beat.flags.contains(.reachable), isReachable { return "nobody can reach the other node" }
     return nil
   }

@@ -405,10 +405,17 @@ public struct Engine: Sendable {
           Heartbeat(
             cluster: cluster, node: me.node, bootID: me.bootID, sequence: sequence, role: role,
             epoch: hasWon ? epoch : .none, name: me.name, heardBoot: heard?.bootID ?? 0,
-            heardSequence: heard?.sequence ?? 0, oldestIO: oldestIO, flags: flags,
+            heardSequence: heard?.sequence ?? 0, oldestIO: max(oldestIO, arbitersSilence(now)),
+            flags: flags,
             disks: disks.filter { $0.isFencing || $0.nodes.count > 1 }.map(\.id))))
     }
     wakeAt(nextBeat)
+  }
+
+  /// For how long the arbiters have taken no beat: the kernel may give up on what is under way, so that nothing is any more,
+  /// and still show the disks.
+  private func arbitersSilence(_ now: Instant) -> UInt64 {
+    role == .active && epoch != .none ? now - min(confirmedAt, now) : 0
   }
 
   // MARK: Time that this node did not have

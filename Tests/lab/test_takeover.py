@@ -225,6 +225,18 @@ class Takeover(TakeoverCase):
 
         self.rounds("disk path", lambda active, passive: active.lose_disks(self.pair.storage), mend)
 
+    def test_idle_disk_path(self):
+        """Nobody asks for anything when the active loses its way to the disks, and its kernel gives up on them"""
+        self.start_pair()
+        device = self.attach()
+        active, passive = self.order()
+        active.lose_disks(self.pair.storage)
+        self.until_role(passive, "active", 60)
+        load = self.begin_load("idle", 0, device, seconds=5)
+        self.assert_verified(load, 120)
+        self.pair.mend()
+        self.until_role(active, "passive", 120)
+
     def test_passive(self):
         """The passive node is killed and comes back: nobody notices"""
         self.start_pair()
