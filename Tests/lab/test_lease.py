@@ -63,7 +63,7 @@ class LeaseCase(TakeoverCase):
             fault(active)
             self.until_reset(active)
 
-        self.rounds(name, begin, lambda active, passive: self.come_back(active), seconds=40)
+        self.rounds(name, begin, lambda active, passive: self.come_back(active), seconds=20)
 
 
 class Lease(LeaseCase):
@@ -91,7 +91,7 @@ class Lease(LeaseCase):
                 self.come_back(active)
             self.until_role(active, "passive", 120)
 
-        self.rounds("lease, disk path", lambda active, passive: active.lose_disks(self.pair.storage), mend, seconds=40)
+        self.rounds("lease, disk path", lambda active, passive: active.lose_disks(self.pair.storage), mend, seconds=20)
 
     def test_switchover(self):
         """An operator has the other node take over: nobody waits for a lease, and nobody is reset"""

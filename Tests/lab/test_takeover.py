@@ -104,7 +104,7 @@ class TakeoverCase(PairCase):
         if len(answers) > 1:
             print(f"      {len(answers)} orders to switch over", flush=True)
 
-    def begin_load(self, name, number, device, seconds=20, ahead=3):
+    def begin_load(self, name, number, device, seconds=12, ahead=3):
         """Begins verified I/O for one round, and lets it run for a while; its name."""
         load = f"{name.replace(' ', '')}{number}"
         self.initiator.machine.background(
@@ -112,7 +112,7 @@ class TakeoverCase(PairCase):
         self.initiator.machine.run(f"sleep {ahead}")
         return load
 
-    def rounds(self, name, fault, mend, count=ROUNDS, seconds=20, check=lambda successor: None):
+    def rounds(self, name, fault, mend, count=ROUNDS, seconds=12, check=lambda successor: None):
         """Makes a fault again and again under load; the successor serves, and nothing was lost.
 
         `check`: what else is to be so once it serves, while the load goes on.
