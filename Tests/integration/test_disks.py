@@ -360,7 +360,7 @@ class NotOurs(DiskCase):
                 self.assertEqual(adoption.returncode, 1, adoption)
                 self.assertIn("reload", adoption.stderr)
         with initiator.Session(gateway) as session:
-            self.assertEqual(len(self.luns(session)), 1)
+            self.assertEqual(len(session.luns()), 1)
             self.assertEqual([Path(disk.device).read_bytes() for disk in (blank, labelled, content)], before)
             names = ", ".join(f'"{disk.device}"' for disk in (blank, labelled, content))
             gateway.settings_path.write_text(f"[discovery]\nonly = [{names}]\n")
@@ -368,12 +368,12 @@ class NotOurs(DiskCase):
             self.assertEqual(self.verdict(gateway, labelled.device, "exported")["lun"], number)
             self.verdict(gateway, blank.device, "exported")
             self.assertIn("adopt", self.verdict(gateway, content.device, "held")["advice"])
-            self.assertEqual(len(self.luns(session)), 3)
+            self.assertEqual(len(session.luns()), 3)
 
             gateway.settings_path.write_text("[discovery]\nonly = []\n")
             gateway.reload()
             process.wait_until(lambda: "until the next start" in gateway.log, 5, "it is told what stays")
-            self.assertEqual(len(self.luns(session)), 3)
+            self.assertEqual(len(session.luns()), 3)
 
 
 if __name__ == "__main__":

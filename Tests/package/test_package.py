@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -24,6 +25,8 @@ PACKAGE = Path(os.environ.get("GATEWAYD_DEB", "none"))
 CLEAN = Path(os.environ.get("GATEWAYD_DEB_ROOT", "none"))
 SETTINGS = "etc/gatewayd/gatewayd.toml"
 STATE = "var/lib/gatewayd"
+# The group disk, whose number is the same on every Debian.
+DISK = 6
 UNITS = ["gatewayd.service", "gatewayd-addresses.socket", "gatewayd-fence.socket"]
 # What dpkg, the system's own logs and the user (who stays) leave.
 KEPT = ("var/lib/dpkg", "var/log", "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/.pwd.lock",
@@ -228,15 +231,18 @@ class Life(unittest.TestCase):
         for disk in disks:
             self.addCleanup(disk.close)
             node = self.root / disk.device.lstrip("/")
-            os.mknod(node, 0o660 | 0o060000, os.stat(disk.device).st_rdev)
+            os.mknod(node, stat.S_IFBLK, os.stat(disk.device).st_rdev)
             self.addCleanup(node.unlink)
-        label = ["gatewayd", "run", "--only", disks[0].device, "--settings", "/dev/null", "--state", "/tmp/state"]
-        with self.daemon(label) as ask:
+            os.chown(node, 0, DISK)
+            node.chmod(0o660)
+        (self.root / "tmp/empty.toml").touch()
+        # As the service has it: its user and group, and the group of disks.
+        user = ["setpriv", "--reuid", "gatewayd", "--regid", "gatewayd", "--groups", "disk", "gatewayd", "run"]
+        others = ["--only", disks[0].device, "--settings", "/tmp/empty.toml", "--state", "/tmp/state"]
+        with self.daemon([*user, *others]) as ask:
             self.wait_for(ask, disks[0], "exported")
         contents = [disk.file.read_bytes() for disk in disks]
         self.assertTrue(any(contents[0]) and not any(contents[1]))
-        # As the service has it: its user, its groups, its settings.
-        user = ["setpriv", "--reuid", "gatewayd", "--regid", "gatewayd", "--groups", "disk", "gatewayd", "run"]
         with self.daemon(user) as ask:
             for disk in disks:
                 self.assertEqual(self.wait_for(ask, disk, "held")["code"], "not-chosen")
@@ -250,7 +256,7 @@ class Life(unittest.TestCase):
 
     def wait_for(self, ask, disk, verdict):
         def judged():
-            disks = json.loads(ask("disks", "--json", check=False).stdout or "[]")
+            disks = json.loads(ask("disks", "--json").stdout)
             return next((d for d in disks if d["path"] == disk.device and d["verdict"] == verdict
                          and "being examined" not in d["reason"]), None)
         return process.wait_until(judged, 60, f"{disk.device} is {verdict}", step=0.3)
@@ -347,10 +353,12 @@ class Daemon:
                                         env=environment)
         socket = runtime / "control.sock"
         try:
-            process.wait_until(socket.exists, 60, "the control socket is there", step=0.1)
-        except process.TimedOut:
+            process.wait_until(lambda: socket.exists() or self.process.poll() is not None, 60, "it starts", step=0.1)
+            if self.process.poll() is not None:
+                raise AssertionError(f"gatewayd ended with {self.process.returncode}")
+        except AssertionError as error:
             self.end()
-            raise
+            raise AssertionError(f"{error}\n{self.said}") from None
         return self.ask
 
     def inner(self):
@@ -358,13 +366,14 @@ class Daemon:
         return Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
 
     def ask(self, *arguments, check=True):
-        # In its network too, where doctor tries the portals.
-        line = ["nsenter", "--target", self.inner()[0], "--net", "--mount", "chroot", self.root.path, "gatewayd"]
-        return process.run([*line, *arguments], check=check, seconds=60)
+        # In its network, where doctor tries the portals, and with its /proc, where a Swift program finds its arguments.
+        spaces = ["nsenter", "--target", self.inner()[0], "--net", "--mount", "--pid"]
+        return process.run([*spaces, "chroot", self.root.path, "gatewayd", *arguments], check=check, seconds=60)
 
     def end(self):
-        for pid in self.inner():
-            os.kill(int(pid), signal.SIGTERM)
+        if self.process.poll() is None:
+            for pid in self.inner():
+                os.kill(int(pid), signal.SIGTERM)
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
