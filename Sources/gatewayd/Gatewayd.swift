@@ -20,6 +20,6 @@ struct Gatewayd: ParsableCommand {
       RunCommand.self, StatusCommand.self, DisksCommand.self, NICsCommand.self, SessionsCommand.self,
       PairCommand.self, SwitchoverCommand.self, MetricsCommand.self, DoctorCommand.self, AttachCommand.self,
       DetachCommand.self,
-      SettingsCommand.self, VersionCommand.self,
+      SettingsCommand.self, VersionCommand.self, PrivilegedCommand.self,
     ])
 }
