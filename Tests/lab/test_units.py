@@ -106,7 +106,7 @@ class Units(TakeoverCase):
         self.start_part(self.a, "fence")
         self.start_units(self.b)
         self.until_paired()
-        self.a.target.ask("switchover")
+        self.assertEqual(self.a.target.command("switchover")[0], 0)
         self.until_role(self.b, "active")
         self.assertTrue(self.registered()[1])
 
