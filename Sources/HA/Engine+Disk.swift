@@ -204,7 +204,7 @@ extension Engine {
     case .surveyed(let survey):
       noteSigns(index, survey, before: disks[index].lookedAt)
       if disks[index].noteLeases(survey, me: me, orderedAt: busy.since, now), disks[index].lookedAt != 0 {
-        disks[index].movedAt = disks[index].lookedAt
+        (disks[index].movedAt, disks[index].signAt) = (disks[index].lookedAt, now)
       }
       disks[index].lookedAt = busy.since
       disks[index].survey = survey

@@ -113,7 +113,15 @@ extension Engine {
   private func isActiveAfterAll(_ takeover: Takeover, _ now: Instant) -> Bool {
     guard takeover.cause == .silent || takeover.cause == .nobody else { return false }
     if let peer, peer.isFresh(now), peer.beat.role == .active { return true }
-    return disks.contains { ($0.movedAt ?? 0) > takeover.silentSince }
+    return hasSign(during: takeover)
+  }
+
+  /// Whether somebody else wrote to a disk since this node heard nobody. Disks that do not decide are looked at seldom: what is
+  /// found new there may be old.
+  private func hasSign(during takeover: Takeover) -> Bool {
+    disks.contains {
+      ($0.movedAt ?? 0) > takeover.silentSince || $0.signAt > takeover.startedAt && isWatched($0.id)
+    }
   }
 
   /// Whether it is time to serve, or to give up.
@@ -159,7 +167,7 @@ extension Engine {
     guard let takeover, takeover.isRecovered, !isUnsure, disks.contains(where: { $0.state == .secured }) else { return }
     // The predecessor may still answer what it read: the fence stops its writes only.
     // It was alive, too, if it beat on the disks up to the fence: they may be slow.
-    let beats = takeover.cause != .offered && disks.contains { ($0.movedAt ?? 0) > takeover.silentSince }
+    let beats = takeover.cause != .offered && hasSign(during: takeover)
     if takeover.cause == .alive || beats, let committedAt = takeover.committedAt {
       let hasStopped = peer.map { $0.heardAt > committedAt && !$0.isServing } ?? false
       let until = committedAt + PairTimers.predecessor

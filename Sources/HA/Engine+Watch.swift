@@ -156,7 +156,7 @@ extension Engine {
     return newest?.arbiters ?? arbiters(of: disks)
   }
 
-  private func isWatched(_ id: DiskID) -> Bool { watched.contains(id) }
+  func isWatched(_ id: DiskID) -> Bool { watched.contains(id) }
 
   /// Whether a majority of the arbiters was looked at for so long, and lately, that an active's beat would have been seen, and
   /// that one with which it was seen last answers no more. Without that, silence on the links means nothing: its path may be there again for a moment only, or this node may have
@@ -210,7 +210,7 @@ extension Engine {
     let owner = found.owner.flatMap { $0.node == me.node ? nil : $0 }
     let hasMoved = beat != nil && beat != disks[index].seenBeat || owner != nil && owner != disks[index].seenOwner
     if hasMoved {
-      if disks[index].lookedAt != 0 { disks[index].movedAt = before }
+      if disks[index].lookedAt != 0 { (disks[index].movedAt, disks[index].signAt) = (before, lastStep) }
       disks[index].quietSince = nil
     }
     (disks[index].seenBeat, disks[index].seenOwner) = (beat, owner)

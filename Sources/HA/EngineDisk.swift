@@ -33,6 +33,8 @@ struct EngineDisk: Sendable {
   /// When the last look was ordered that these are from.
   var lookedAt: Instant = 0
   var movedAt: Instant?
+  /// When that was found: it may be as new as that.
+  var signAt: Instant = 0
 
   // Of a disk that cannot fence:
   /// This node's; nil: all that it ever wrote there is over, or was not seen yet.
