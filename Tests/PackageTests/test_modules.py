@@ -15,6 +15,7 @@ TABLE = {
     "CURing": set(),
     "CUdev": set(),
     "CNettle": set(),
+    "CHogweed": set(),
     "CBlkid": set(),
     "CSystemd": set(),
     "CVerbs": set(),
@@ -27,7 +28,8 @@ TABLE = {
     "Datamover": {"Wire", "ISCSI", "Reactor", "CSystem", "CVerbs"},
     "Discovery": {"CUdev", "CBlkid", "CSystem", "CVerbs"},
     "Gateway": {"Wire", "SCSI", "ISCSI", "HA", "Reactor", "Storage", "Datamover", "Discovery", "CSystem", "CSystemd"},
-    "gatewayd": {"Gateway", "CSystem", "CSystemd", "ArgumentParser", "TOMLKit"},
+    "Appliance": {"Gateway", "Discovery", "CHogweed"},
+    "gatewayd": {"Gateway", "Appliance", "Discovery", "CSystem", "CSystemd", "ArgumentParser", "TOMLKit"},
     # What the test targets share. In no other line of this table: the product has nothing of it.
     "TestSupport": set(),
     "PairWorld": {"HA", "Storage", "SCSI", "Wire", "TestSupport"},
