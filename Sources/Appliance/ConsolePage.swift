@@ -42,7 +42,9 @@ public struct ConsolePage: Sendable {
       add("Sessions", ["\(status.sessions)"])
       add("Pair", pairLines)
       add("Exported", exported(status))
-      add("Not exported", disks.filter { $0.verdict != .exported }.map { "\($0.path) \($0.verdict.rawValue): \($0.reason)" })
+      add(
+        "Not exported",
+        disks.filter { $0.verdict != .exported }.map { "\($0.path) \($0.verdict.rawValue): \($0.reason)" })
       add("Problems", status.problems)
     } else {
       add("Target", ["gatewayd does not answer: \(silence)"])

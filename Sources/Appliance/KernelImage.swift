@@ -32,7 +32,9 @@ public struct KernelImage: Equatable, Sendable {
   private static func section(_ name: String, of file: RawSpan) -> String? {
     func number(_ offset: Int, bytes: Int) -> Int? {
       guard offset >= 0, offset <= file.byteCount - bytes else { return nil }
-      return (0..<bytes).reduce(0) { $0 | Int(file.unsafeLoad(fromByteOffset: offset + $1, as: UInt8.self)) << ($1 * 8) }
+      return (0..<bytes).reduce(0) {
+        $0 | Int(file.unsafeLoad(fromByteOffset: offset + $1, as: UInt8.self)) << ($1 * 8)
+      }
     }
     func text(_ offset: Int, _ count: Int) -> String? {
       guard offset >= 0, count >= 0, count <= 64 << 10, offset <= file.byteCount - count else { return nil }

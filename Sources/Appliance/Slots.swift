@@ -17,7 +17,9 @@ public struct Slots: Equatable, Sendable {
       guard file.hasPrefix("gatewayd-"), file.lowercased().hasSuffix(".efi") else { return nil }
       let stem = file.dropFirst("gatewayd-".count).dropLast(".efi".count)
       let parts = stem.split(separator: "+", omittingEmptySubsequences: false)
-      guard let version = parts.first.map(String.init), ImageVersion.isValid(version), parts.count <= 2 else { return nil }
+      guard let version = parts.first.map(String.init), ImageVersion.isValid(version), parts.count <= 2 else {
+        return nil
+      }
       self.file = file
       self.version = version
       if parts.count == 2 {

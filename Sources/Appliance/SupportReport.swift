@@ -5,7 +5,8 @@ public enum SupportReport {
 
   public static func sections(program: String) -> [[String]] {
     let own = [
-      ["version"], ["slots"], ["status"], ["disks"], ["nics"], ["sessions", "--json"], ["pair"], ["metrics"], ["doctor"],
+      ["version"], ["slots"], ["status"], ["disks"], ["nics"], ["sessions", "--json"], ["pair"], ["metrics"],
+      ["doctor"],
     ]
     return own.map { [program] + $0 } + [
       ["cat", "/etc/os-release"], ["uname", "-a"], ["cat", "/proc/cmdline"], ["uptime"], ["cat", "/proc/meminfo"],

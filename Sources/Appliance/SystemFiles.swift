@@ -47,7 +47,9 @@ public enum SystemFiles {
   /// - Returns: Nil if it cannot be started; the status is 128 + the signal for one that was killed.
   public static func run(_ words: [String], bytesMax: Int = 4 << 20) -> (status: Int32, output: String)? {
     var ends: [Int32] = [0, 0]
-    guard pipe2(&ends, O_CLOEXEC) == 0 else { return nil }
+    guard pipe(&ends) == 0 else { return nil }
+    // The program gets copies, and no other one is started here meanwhile.
+    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
     defer { close(ends[0]) }
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)

@@ -35,9 +35,9 @@ public struct Update {
       throw Problem("the signature is not that of this file by our key: it is damaged, or somebody else's")
     }
     let found: KernelImage
-    do { found = try KernelImage(RawSpan(_unsafeBytes: image.bytes)) } catch { throw Problem("\(path): \(error)") }
+    do throws(KernelImage.Problem) { found = try KernelImage(RawSpan(_unsafeBytes: image.bytes)) } catch { throw Problem("\(path): \(error)") }
     let change: Slots.Change
-    do { change = try SystemFiles.slots().installing(found.version) } catch { throw Problem(error.description) }
+    do throws(Slots.Refusal) { change = try SystemFiles.slots().installing(found.version) } catch { throw Problem(error.description) }
     try checkSpace(UInt64(image.bytes.count), change)
     try writable { () throws(Problem) in
       unlink("\(directory)/\(Self.temporaryName)")
@@ -51,7 +51,7 @@ public struct Update {
   /// Has the other version taken at the next start.
   public static func goBack(_ slots: Slots) throws(Problem) {
     let change: Slots.Change
-    do { change = try slots.goingBack() } catch { throw Problem(error.description) }
+    do throws(Slots.Refusal) { change = try slots.goingBack() } catch { throw Problem(error.description) }
     let update = try Update()
     try update.writable { () throws(Problem) in try update.finish(change) }
   }
@@ -79,16 +79,20 @@ public struct Update {
 
   private func remount(_ mode: String) throws(Problem) {
     let result = SystemFiles.run(["mount", "-o", "remount,\(mode)", mountPoint])
-    guard result?.status == 0 else { throw Problem("\(mountPoint) cannot be mounted '\(mode)': \(result?.output ?? "")") }
+    guard result?.status == 0 else {
+      throw Problem("\(mountPoint) cannot be mounted '\(mode)': \(result?.output ?? "")")
+    }
   }
 
   /// Writes the file under a name that the boot loader does not take, and reads it back from the medium.
   private func bring(_ image: borrowing MappedFile, _ signature: [UInt8]) throws(Problem) {
     let path = "\(directory)/\(Self.temporaryName)"
-    do {
+    do throws(Problem) {
       try SystemFiles.write(image.bytes, to: path)
       let copy = try MappedFile(path)
-      guard key.isSignature(signature, of: copy.bytes) else { throw Problem("what was written is not what is read again") }
+      guard key.isSignature(signature, of: copy.bytes) else {
+        throw Problem("what was written is not what is read again")
+      }
     } catch {
       unlink(path)
       throw error

@@ -69,7 +69,8 @@ struct HealthyCommand: ParsableCommand {
 
 struct SlotsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "slots", abstract: "On the image: the versions that are there, and whether they have proven themselves.")
+    commandName: "slots",
+    abstract: "On the image: the versions that are there, and whether they have proven themselves.")
 
   @Flag(help: "Only say by the exit code whether to start the other version may help.")
   var mayFallBack = false
@@ -128,7 +129,9 @@ struct UpdateCommand: ParsableCommand {
         "--max-filesize", "\(Update.bytesMax)", "--output", file, "--", address,
       ]
       guard let result = SystemFiles.run(words) else { throw Update.Problem("curl cannot be started") }
-      guard result.status == 0 else { throw Update.Problem(result.output.split(separator: "\n").joined(separator: " ")) }
+      guard result.status == 0 else {
+        throw Update.Problem(result.output.split(separator: "\n").joined(separator: " "))
+      }
     }
     return try body(path)
   }

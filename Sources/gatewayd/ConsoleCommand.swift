@@ -20,7 +20,8 @@ struct ConsoleCommand: ParsableCommand {
       if once { return print(text, terminator: "") }
       if text != shown {
         // Clears the screen; on a serial line that is kept in a file it only separates. CR: the line may be raw.
-        show("\u{1B}[H\u{1B}[2J" + text.split(separator: "\n", omittingEmptySubsequences: false).joined(separator: "\r\n"))
+        show(
+          "\u{1B}[H\u{1B}[2J" + text.split(separator: "\n", omittingEmptySubsequences: false).joined(separator: "\r\n"))
         shown = text
       }
       sleep(2)
@@ -31,7 +32,9 @@ struct ConsoleCommand: ParsableCommand {
     let bytes = Array(text.utf8)
     var written = 0
     while written < bytes.count {
-      let count = bytes.withUnsafeBytes { write(STDOUT_FILENO, $0.baseAddress?.advanced(by: written), $0.count - written) }
+      let count = bytes.withUnsafeBytes {
+        write(STDOUT_FILENO, $0.baseAddress?.advanced(by: written), $0.count - written)
+      }
       guard count > 0 else { return }
       written += count
     }

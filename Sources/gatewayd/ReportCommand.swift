@@ -15,9 +15,13 @@ struct ReportCommand: ParsableCommand {
   var output: String?
 
   func run() throws {
-    if let output, freopen(output, "w", stdout) == nil {
-      Failure.say("gatewayd: \(output): \(SystemError.text(errno))")
-      throw Failure.general
+    if let output {
+      let descriptor = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+      guard descriptor >= 0, dup2(descriptor, STDOUT_FILENO) >= 0 else {
+        Failure.say("gatewayd: \(output): \(SystemError.text(errno))")
+        throw Failure.general
+      }
+      close(descriptor)
     }
     for section in SupportReport.sections(program: CommandLine.arguments[0]) {
       print("==== \(section.joined(separator: " "))")

@@ -12,14 +12,17 @@ import Testing
     #expect(Slots.Slot(file: "gatewayd-1.0+0-3.efi")?.hasFailed == true)
   }
 
-  @Test("Other files are none of ours", arguments: [
-    "update.new", "debian.efi", "gatewayd-.efi", "gatewayd-1+x.efi", "gatewayd-1+1+1.efi", "gatewayd-1.efi.bak",
-  ])
+  @Test(
+    "Other files are none of ours",
+    arguments: [
+      "update.new", "debian.efi", "gatewayd-.efi", "gatewayd-1+x.efi", "gatewayd-1+1+1.efi", "gatewayd-1.efi.bak",
+    ])
   func strangers(file: String) { #expect(Slots.Slot(file: file) == nil) }
 
   @Test("An update removes all but the version that runs, and comes with tries")
   func update() throws {
-    let slots = Slots(files: ["gatewayd-1.efi", "gatewayd-2.efi", "gatewayd-3+0-3.efi", "other.efi"], runningVersion: "2")
+    let slots = Slots(
+      files: ["gatewayd-1.efi", "gatewayd-2.efi", "gatewayd-3+0-3.efi", "other.efi"], runningVersion: "2")
     let change = try slots.installing("4")
     #expect(change.removed == ["gatewayd-1.efi", "gatewayd-3+0-3.efi"])
     #expect(change.added == "gatewayd-4+3.efi")

@@ -1,6 +1,7 @@
 """A machine with UEFI that boots the image, watched over its serial console: polled for markers, each wait with a bound."""
 
 import base64
+import contextlib
 import os
 import re
 import shutil
@@ -217,8 +218,8 @@ class Appliance:
         """Runs a script by SSH: (status, output)."""
         result = subprocess.run(
             ["ssh", "-i", login_key(), "-p", str(self.login), "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR",
-             "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=60", "-o", "BatchMode=yes", "-T",
-             "root@127.0.0.1", script],
+             "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=60", "-o", "BatchMode=yes",
+             "-o", "ServerAliveInterval=20", "-T", "root@127.0.0.1", script],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
         return result.returncode, (result.stdout + result.stderr).strip()
 
@@ -234,7 +235,8 @@ class Appliance:
 
     def restart(self, command="systemctl --no-block reboot"):
         self.forget()
-        self.attempt(command)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.attempt(command)
 
     def target(self):
         return re.search(r"^Target +(\S+)", self.page(), re.MULTILINE).group(1)
