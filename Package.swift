@@ -36,7 +36,9 @@ let package = Package(
 
     // Parts that touch the machine.
     .target(name: "Reactor", dependencies: ["CURing", "CSystem"], swiftSettings: hot),
-    .target(name: "Storage", dependencies: ["Wire", "SCSI", "Reactor", "CSystem"], swiftSettings: hot),
+    .target(name: "Privileged", dependencies: ["Reactor", "CSystem"], swiftSettings: strict),
+    .target(
+      name: "Storage", dependencies: ["Wire", "SCSI", "Reactor", "Privileged", "CSystem"], swiftSettings: hot),
     .target(
       name: "Datamover", dependencies: ["Wire", "ISCSI", "Reactor", "CSystem", "CVerbs"], swiftSettings: hot),
     .target(name: "Discovery", dependencies: ["CUdev", "CBlkid", "CSystem"], swiftSettings: strict),
@@ -45,7 +47,7 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "Wire", "SCSI", "ISCSI", "HA", "Reactor", "Storage", "Datamover", "Discovery", "CSystem",
+        "Wire", "SCSI", "ISCSI", "HA", "Reactor", "Privileged", "Storage", "Datamover", "Discovery", "CSystem",
       ],
       swiftSettings: hot),
     .target(name: "Appliance", dependencies: ["Gateway", "Discovery", "CHogweed"], swiftSettings: strict),
@@ -73,10 +75,11 @@ let package = Package(
       name: "HATests", dependencies: ["HA", "PairWorld", "Wire", "TestSupport"], exclude: ["transcripts"],
       swiftSettings: strict),
     .testTarget(
-      name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Wire", "CSystem", "TestSupport"],
+      name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Privileged", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "ReactorTests", dependencies: ["Reactor", "CURing", "CSystem", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "PrivilegedTests", dependencies: ["Privileged", "CSystem"], swiftSettings: strict),
     .testTarget(
       name: "DatamoverTests", dependencies: ["Datamover", "Reactor", "ISCSI", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),
@@ -85,8 +88,8 @@ let package = Package(
     .testTarget(
       name: "GatewayTests",
       dependencies: [
-        "Gateway", "ISCSI", "SCSI", "HA", "Storage", "Reactor", "Datamover", "Discovery", "Wire", "CSystem",
-        "TestSupport",
+        "Gateway", "ISCSI", "SCSI", "HA", "Storage", "Reactor", "Privileged", "Datamover", "Discovery", "Wire",
+        "CSystem", "TestSupport",
       ],
       swiftSettings: strict),
   ]

@@ -62,11 +62,14 @@ final class Acceptor: Sendable {
   private let refused = Atomic<UInt64>(0)
 
   /// Opens every listening socket, or none.
-  init(addresses: [ListenAddress], context: ShardContext, rules: Rules) throws(StartError) {
+  /// - Parameter passed: sockets that listen already, and from now on belong to it; if there are any, it opens none.
+  init(
+    addresses: [ListenAddress], passed: [Int32] = [], context: ShardContext, rules: Rules
+  ) throws(StartError) {
     self.context = context
     self.rules = Mutex(rules)
-    var open: [Listener] = []
-    for address in addresses {
+    var open = try Self.listeners(passed)
+    for address in addresses where passed.isEmpty {
       do throws(StartError) {
         open += try Self.listen(address)
       } catch {
@@ -84,6 +87,17 @@ final class Acceptor: Sendable {
   var refusedCount: UInt64 { refused.load(ordering: .relaxed) }
 
   func set(_ rules: Rules) { self.rules.withLock { $0 = rules } }
+
+  private static func listeners(_ passed: [Int32]) throws(StartError) -> [Listener] {
+    try passed.map { fd throws(StartError) in
+      guard system_is_tcp_listener(fd) != 0, let local = SocketAddress.local(of: fd) else {
+        throw StartError("socket \(fd), which the service manager passed, is no TCP socket that listens", code: EINVAL)
+      }
+      // A connection may be gone again before it is accepted.
+      _ = fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK)
+      return Listener(fd: fd, address: ListenAddress(host: "\(local.address)", port: local.port))
+    }
+  }
 
   /// "[::]" stands for every address: IPv6 and IPv4 each get a socket, so that neither depends on the other.
   private static func listen(_ address: ListenAddress) throws(StartError) -> [Listener] {

@@ -110,7 +110,7 @@ public final class Gateway: GatewayControl {
       throw StartError("the target name '\(options.requestedTargetName ?? "")' is not an iSCSI name (RFC 7143 §4.2.7)")
     }
     let acceptor = try Acceptor(
-      addresses: options.listenAddresses, context: context, rules: Self.rules(settings))
+      addresses: options.listenAddresses, passed: options.sockets, context: context, rules: Self.rules(settings))
     var configuration = Self.configuration(
       settings: settings, name: name, registry: registry, listeners: acceptor.listeners)
     // Which of a pair's ports are this node's is known when it is known what the labels say now.

@@ -10,6 +10,8 @@ public struct RunOptions: Sendable, Equatable {
   public var stateDirectory: String?
   /// `--listen`; empty: the settings' addresses.
   public var listen: [ListenAddress]
+  /// Listening TCP sockets that the service manager passed: the portals are these, whatever else says where to listen.
+  public var sockets: [Int32] = []
   /// `--disk`, in LUN order.
   public var disks: [DiskSpecification]
   /// False after `--no-discovery`.

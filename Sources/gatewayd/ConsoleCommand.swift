@@ -52,7 +52,9 @@ struct ConsoleCommand: ParsableCommand {
       page.status = try ControlClient.request(.init(.status), at: control.path)
       page.disks = try ControlClient.request(.init(.disks), at: control.path)
       page.pair = try ControlClient.request(.init(.pair), at: control.path)
-    } catch { page.silence = error.message }
+    } catch { page.silence = error.message.split(separator: "\n").first.map(String.init) ?? "" }
+    // The system's own root is one, and none of the others is a disk of this machine.
+    page.disks.removeAll { $0.path.hasPrefix("/dev/loop") }
     return page
   }
 }

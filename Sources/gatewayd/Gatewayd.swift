@@ -20,7 +20,7 @@ struct Gatewayd: ParsableCommand {
       RunCommand.self, StatusCommand.self, DisksCommand.self, NICsCommand.self, SessionsCommand.self,
       PairCommand.self, SwitchoverCommand.self, MetricsCommand.self, DoctorCommand.self, AttachCommand.self,
       DetachCommand.self, ReportCommand.self,
-      SettingsCommand.self, VersionCommand.self,
+      SettingsCommand.self, VersionCommand.self, PrivilegedCommand.self,
       BootDiskCommand.self, HealthyCommand.self, ConsoleCommand.self, SlotsCommand.self, UpdateCommand.self,
       RollbackCommand.self, FactoryResetCommand.self,
     ])

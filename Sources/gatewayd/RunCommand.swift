@@ -69,9 +69,11 @@ struct RunCommand: ParsableCommand {
 
   private func runOptions(_ settings: Settings) -> RunOptions {
     let service = getenv("STATE_DIRECTORY").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
-    return RunOptions(
+    var options = RunOptions(
       settings: settings, stateDirectory: state ?? service, listen: listen, disks: disk, discovery: !noDiscovery,
       iser: !noIser, only: only, targetName: target, threads: threads, controlPath: control ?? ControlPath.standard())
+    options.sockets = PassedSockets.take()
+    return options
   }
 }
 

@@ -3,6 +3,7 @@
 // Calls and constants that Swift's importer cannot reach: GNU-only functions, and macros.
 #include <stdint.h>
 
+#include "packets.h"
 #include "passthrough.h"
 #include "watchdog.h"
 

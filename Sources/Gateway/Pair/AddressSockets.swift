@@ -1,5 +1,6 @@
 import Discovery
 import Glibc
+import Privileged
 
 /// Why an address could not be changed or announced.
 struct AddressError: Error, Equatable, CustomStringConvertible {
@@ -12,7 +13,8 @@ struct AddressError: Error, Equatable, CustomStringConvertible {
     // EPERM by netlink, EPERM or EACCES by sockets.
     let isForbidden = code == EPERM || code == EACCES
     return "\(what): "
-      + (isForbidden ? "not permitted; it needs CAP_NET_ADMIN and CAP_NET_RAW" : SystemError.text(code))
+      + (isForbidden
+        ? "not permitted; it needs \(Part.addresses.unit), or CAP_NET_ADMIN and CAP_NET_RAW" : SystemError.text(code))
   }
 }
 
@@ -74,8 +76,8 @@ final class AddressSocket {
 
 /// Tells the neighbours of an interface where an address is now.
 enum Announcement {
-  static func send(_ address: NetworkAddress, index: UInt32, interface: String) throws(AddressError) {
-    guard let hardware = hardwareAddress(of: interface) else { return }
+  static func send(_ address: NetworkAddress, index: UInt32) throws(AddressError) {
+    guard let hardware = hardwareAddress(of: index) else { return }
     if address.isIPv6 {
       try sendAdvertisement(address, index: index, hardware: hardware)
     } else {
@@ -85,18 +87,18 @@ enum Announcement {
 
   /// nil: not Ethernet, so nothing is to be announced. Not from /sys, which shows the interfaces of the network namespace
   /// that it was mounted in.
-  private static func hardwareAddress(of interface: String) -> [UInt8]? {
+  private static func hardwareAddress(of index: UInt32) -> [UInt8]? {
     var first: UnsafeMutablePointer<ifaddrs>?
     guard getifaddrs(&first) == 0 else { return nil }
     defer { freeifaddrs(first) }
     var next = first
     while let entry = next {
       next = entry.pointee.ifa_next
-      guard let address = entry.pointee.ifa_addr, Int32(address.pointee.sa_family) == AF_PACKET,
-        String(cString: entry.pointee.ifa_name) == interface
-      else { continue }
-      // struct sockaddr_ll, which getifaddrs(3) allocates whole: kind of hardware at 8 (1: Ethernet), length at 11, address.
+      guard let address = entry.pointee.ifa_addr, Int32(address.pointee.sa_family) == AF_PACKET else { continue }
+      // struct sockaddr_ll, which getifaddrs(3) allocates whole: index at 4, kind of hardware at 8 (1: Ethernet), length at
+      // 11, address.
       let bytes = UnsafeRawBufferPointer(start: address, count: 20)
+      guard bytes.load(fromByteOffset: 4, as: UInt32.self) == index else { continue }
       return bytes.load(fromByteOffset: 8, as: UInt16.self) == 1 && bytes[11] == 6 ? Array(bytes[12..<18]) : nil
     }
     return nil

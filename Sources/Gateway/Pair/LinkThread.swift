@@ -9,11 +9,15 @@ enum UrgentThread {
   /// For the calling thread. - Returns: Why it is not as urgent as it should be; nil: it is.
   static func begin() -> String? {
     let code = system_make_urgent(priority)
-    // The program's pages may be dropped when memory is short, and have to be read from a disk again: that takes as long
-    // as the disk does. Heap and stacks stay where there is no swap.
-    for part in programParts() { _ = system_lock_when_read(part.start, part.end - part.start) }
+    lockProgram()
     guard code < 0 else { return nil }
     return "no real-time priority (\(SystemError.text(-code))): a busy machine may delay the beats"
+  }
+
+  /// The program's pages may be dropped when memory is short, and have to be read from a disk again: that takes as long as the
+  /// disk does. Heap and stacks stay where there is no swap.
+  static func lockProgram() {
+    for part in programParts() { _ = system_lock_when_read(part.start, part.end - part.start) }
   }
 
   /// What is mapped from the program's file and its libraries' and never written.

@@ -31,10 +31,15 @@ public struct ServiceAddress: Hashable, Sendable, CustomStringConvertible {
     guard let prefix = Int(parts[1]), (1...bits).contains(prefix) else {
       throw ValueError("'\(text)': the prefix is 1 to \(bits)")
     }
-    guard !address.isUnassignable, !address.isLoopback, !address.isLinkLocal else {
+    guard Self.canMove(address) else {
       throw ValueError("'\(text)' is not an address that can move from one machine to another")
     }
     self.init(address: address, prefix: prefix, interface: halves.count == 2 ? try Self.name(halves[1], of: text) : nil)
+  }
+
+  /// Whether it can belong to one machine now and to another one later.
+  static func canMove(_ address: NetworkAddress) -> Bool {
+    !address.isUnassignable && !address.isLoopback && !address.isLinkLocal
   }
 
   private static func name(_ name: String, of text: String) throws(ValueError) -> String {

@@ -130,11 +130,11 @@ public final class ServiceAddresses: Sendable {
     }
     let index = if_nametoindex(home)
     guard index != 0 else { throw AddressError(what: "\(address): no interface \(home)") }
-    let socket = try AddressSocket()
-    if try socket.list().contains(where: { $0.address == address.address && !$0.isOurs }) {
+    if try AddressSocket().list().contains(where: { $0.address == address.address && !$0.isOurs }) {
       throw AddressError(what: "\(address) is this machine's own address")
     }
-    let code = socket.change(.add, address.address, prefix: address.prefix, index: index)
+    let request = AddressRequest(.add, address.address, prefix: address.prefix, index: index)
+    let code = AddressPart.standard.perform(request)
     guard code == 0 else { throw AddressError(what: "\(address) cannot be added to \(home)", code: code) }
     return Held(address: address, index: index, interface: home)
   }
@@ -147,25 +147,19 @@ public final class ServiceAddresses: Sendable {
   }
 
   private static func remove(_ held: Held) -> String? {
-    do throws(AddressError) {
-      let code = try AddressSocket().change(
-        .remove, held.address.address, prefix: held.address.prefix, index: held.index)
-      // Gone already, or with its interface.
-      guard code == 0 || code == EADDRNOTAVAIL || code == ENODEV else {
-        throw AddressError(what: "\(held.address) cannot be removed from \(held.interface)", code: code)
-      }
-      return nil
-    } catch {
-      return error.description
-    }
+    let request = AddressRequest(.remove, held.address.address, prefix: held.address.prefix, index: held.index)
+    let code = AddressPart.standard.perform(request)
+    // Gone already, or with its interface.
+    guard code != 0, code != EADDRNOTAVAIL, code != ENODEV else { return nil }
+    return AddressError(what: "\(held.address) cannot be removed from \(held.interface)", code: code).description
   }
 
   private static func removeMarked() -> [String] {
     do throws(AddressError) {
-      let socket = try AddressSocket()
       var problems: [String] = []
-      for found in try socket.list() where found.isOurs {
-        let code = socket.change(.remove, found.address, prefix: found.prefix, index: found.index)
+      for found in try AddressSocket().list() where found.isOurs {
+        let request = AddressRequest(.remove, found.address, prefix: found.prefix, index: found.index)
+        let code = AddressPart.standard.perform(request)
         if code == 0 { Log.notice("service address: \(found.address) was left behind, dropped") }
         guard code != 0, code != EADDRNOTAVAIL else { continue }
         problems.append(
@@ -201,12 +195,11 @@ public final class ServiceAddresses: Sendable {
 
   private static func announce(_ state: inout State) {
     for held in state.held {
-      do throws(AddressError) {
-        try Announcement.send(held.address.address, index: held.index, interface: held.interface)
-      } catch {
-        if state.problems.updateValue(error.description, forKey: held.address) == nil {
-          Log.error("service address: \(error)")
-        }
+      let code = AddressPart.standard.perform(AddressRequest(.announce, held.address.address, index: held.index))
+      guard code != 0 else { continue }
+      let error = AddressError(what: "\(held.address) cannot be announced on \(held.interface)", code: code)
+      if state.problems.updateValue(error.description, forKey: held.address) == nil {
+        Log.error("service address: \(error)")
       }
     }
   }

@@ -36,7 +36,15 @@ extension Provisioner {
   /// somebody else's too.
   func judgeSharing(_ opening: inout DiskOpening) {
     guard options.settings.pair.isEnabled, opening.disk.descriptor != nil, !opening.disk.isRegularFile else { return }
-    if case .able = FenceSupport.probe(opening.disk) { opening.fence = .reservations } else { opening.fence = .lease }
+    switch FenceSupport.probe(opening.disk) {
+    case .able: opening.fence = .reservations
+    case .unable(let obstacle):
+      opening.fence = .lease
+      // Of the disk's own obstacles nobody is surprised; this one is of the setup.
+      if obstacle == .notPermitted {
+        Log.warning("\(opening.disk.path) has a lease instead of a reservation: \(obstacle)")
+      }
+    }
   }
 
   /// The shared disks that are exported, as the pair's engine knows them.

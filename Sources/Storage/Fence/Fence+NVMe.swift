@@ -99,9 +99,7 @@ extension Fence {
     return ReservationCapabilities(rescap: identity[31], persists: try reportNVMe().persists)
   }
 
-  /// Whether the controller knows the host by an identifier: without one it takes no registrations. (A fabric's host always
-  /// has one, a PCIe controller only if somebody set it.)
-  func hasHostIdentifier() throws(FenceFailure) -> Bool {
+  func readHostIdentifier() throws(FenceFailure) -> Bool {
     for isLong in [true, false] {
       var identifier = [UInt8](repeating: 0, count: isLong ? 16 : 8)
       do throws(FenceFailure) {

@@ -20,14 +20,32 @@ public struct Fence: Sendable {
 
   public static let timeoutMillisecondsDefault: UInt32 = 2000
 
-  let disk: Disk
+  /// Keeps the descriptor open; nil: somebody else does.
+  private let disk: Disk?
+  let fd: Int32
   let route: Route
+  /// For what this process may not do itself; nil: it is that part.
+  private let part: FencePart?
   public let timeoutMilliseconds: UInt32
 
   /// nil: no such commands can be sent to the disk.
-  public init?(_ disk: Disk, timeoutMilliseconds: UInt32 = timeoutMillisecondsDefault) {
+  /// - Parameter part: who does what the kernel does not allow this process.
+  public init?(
+    _ disk: Disk, timeoutMilliseconds: UInt32 = timeoutMillisecondsDefault, part: FencePart = .standard
+  ) {
     guard let fd = disk.descriptor, disk.facts.is_block_device != 0 else { return nil }
+    self.init(fd, disk, timeoutMilliseconds, part)
+  }
+
+  /// The fence of a block device that the caller keeps open, and with what this process itself may do.
+  init?(descriptor: Int32, timeoutMilliseconds: UInt32) {
+    self.init(descriptor, nil, timeoutMilliseconds, nil)
+  }
+
+  private init?(_ fd: Int32, _ disk: Disk?, _ timeoutMilliseconds: UInt32, _ part: FencePart?) {
+    self.fd = fd
     self.disk = disk
+    self.part = part
     self.timeoutMilliseconds = timeoutMilliseconds
     let isMap = system_disk_is_map(fd) != 0
     switch Int(system_disk_protocol(fd)) {
@@ -36,8 +54,6 @@ public struct Fence: Sendable {
     default: return nil
     }
   }
-
-  var fd: Int32 { disk.descriptor! }
 
   /// How the disk is reached: "SCSI", "NVMe", "multipath over SCSI".
   public var routeName: String {
@@ -52,73 +68,59 @@ public struct Fence: Sendable {
 
   /// Registers `key` whatever this node had registered (REGISTER AND IGNORE EXISTING KEY), on every path, to outlive a loss
   /// of power (APTPL).
-  public func register(_ key: UInt64) throws(FenceFailure) {
-    switch route {
-    case .scsi: try reserveOut(.registerAndIgnoreExistingKey, key: 0, serviceActionKey: key)
-    case .nvme: try registerNVMe(.replace, key: 0, newKey: key, ignoresKey: true)
-    case .paths: try callKernel { system_pr_register($0, 0, key, 1) }
-    }
-  }
+  public func register(_ key: UInt64) throws(FenceFailure) { _ = try ask(.register(key)) }
 
   /// RESERVE, Write Exclusive - Registrants Only.
-  public func reserve(_ key: UInt64) throws(FenceFailure) {
-    switch route {
-    case .scsi: try reserveOut(.reserve, key: key, serviceActionKey: 0)
-    case .nvme: try acquireNVMe(.acquire, key: key, victim: 0)
-    case .paths: try callKernel { system_pr_reserve($0, key) }
-    }
-  }
+  public func reserve(_ key: UInt64) throws(FenceFailure) { _ = try ask(.reserve(key)) }
 
   /// Takes the victim's registration, and the reservation if it holds it. `conflict`: the victim's key is not registered
   /// (any more), or our own is not.
   /// - Parameter aborts: PREEMPT AND ABORT: when it returns, no command of the victim takes effect any more. Without, commands
   ///   that the disk has already accepted still do.
   public func preempt(own: UInt64, victim: UInt64, aborts: Bool = true) throws(FenceFailure) {
-    switch route {
-    case .scsi: try reserveOut(aborts ? .preemptAndAbort : .preempt, key: own, serviceActionKey: victim)
-    case .nvme: try acquireNVMe(aborts ? .preemptAndAbort : .preempt, key: own, victim: victim)
-    case .paths: try callKernel { system_pr_preempt($0, own, victim, aborts ? 1 : 0) }
-    }
+    _ = try ask(.preempt(own: own, victim: victim, aborts: aborts))
   }
 
   /// Takes the own registration back, and with it a reservation that this node holds. `conflict`: it is not registered.
-  public func unregister(_ key: UInt64) throws(FenceFailure) {
-    switch route {
-    case .scsi: try reserveOut(.register, key: key, serviceActionKey: 0)
-    case .nvme: try registerNVMe(.unregister, key: key, newKey: 0, ignoresKey: false)
-    case .paths: try callKernel { system_pr_register($0, key, 0, 0) }
-    }
-  }
+  public func unregister(_ key: UInt64) throws(FenceFailure) { _ = try ask(.unregister(key)) }
 
   // MARK: - Questions
 
   public func readKeys() throws(FenceFailure) -> RegisteredKeys {
-    usesNVMe ? try reportNVMe().keys : try readKeysSCSI()
+    let state = try state(.readKeys)
+    return RegisteredKeys(generation: state.generation, keys: state.keys)
   }
 
-  public func readReservation() throws(FenceFailure) -> HeldReservation? {
-    usesNVMe ? try reportNVMe().reservation : try readReservationSCSI().reservation
-  }
+  public func readReservation() throws(FenceFailure) -> HeldReservation? { try state(.readReservation).reservation }
 
   /// Keys and reservation of one moment, as far as the generation tells.
-  public func readState() throws(FenceFailure) -> FenceState {
-    if usesNVMe {
-      let report = try reportNVMe()
-      return FenceState(generation: report.keys.generation, keys: report.keys.keys, reservation: report.reservation)
-    }
-    for attempt in 1... {
-      let keys = try readKeysSCSI()
-      let held = try readReservationSCSI()
-      // Registrations that change at each look: whoever decides by them compares again, on the disk (PREEMPT).
-      if keys.generation == held.generation || attempt == 4 {
-        return FenceState(generation: held.generation, keys: keys.keys, reservation: held.reservation)
-      }
-    }
-    preconditionFailure("the loop ends by itself")
-  }
+  public func readState() throws(FenceFailure) -> FenceState { try state(.readState) }
 
   public func readCapabilities() throws(FenceFailure) -> ReservationCapabilities {
-    usesNVMe ? try readCapabilitiesNVMe() : try readCapabilitiesSCSI()
+    guard case .capabilities(let capabilities) = try ask(.readCapabilities) else { throw .failed(EBADMSG) }
+    return capabilities
+  }
+
+  /// Whether the controller of an NVMe disk knows the host by an identifier: without one it takes no registrations. (A fabric's
+  /// host always has one, a PCIe controller only if somebody set it.)
+  func hasHostIdentifier() throws(FenceFailure) -> Bool {
+    guard case .flag(let has) = try ask(.hasHostIdentifier) else { throw .failed(EBADMSG) }
+    return has
+  }
+
+  private func state(_ question: FenceRequest) throws(FenceFailure) -> FenceState {
+    guard case .state(let state) = try ask(question) else { throw .failed(EBADMSG) }
+    return state
+  }
+
+  /// By this process where the kernel lets it, which it finds out before anything is sent; else by the part that may.
+  private func ask(_ request: FenceRequest) throws(FenceFailure) -> FenceAnswer {
+    do throws(FenceFailure) {
+      return try perform(request)
+    } catch {
+      guard error.isForbidden, let part else { throw error }
+      return try part.ask(request, fd, timeoutMilliseconds: timeoutMilliseconds, insteadOf: error)
+    }
   }
 
   var usesNVMe: Bool { route == .nvme || route == .paths(isNVMe: true) }

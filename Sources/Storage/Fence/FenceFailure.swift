@@ -1,3 +1,5 @@
+import Glibc
+
 /// Why an order to a shared disk was not done. What the coordinator of a pair tells apart, and nothing more.
 public enum FenceFailure: Error, Equatable, Sendable {
   /// RESERVATION CONFLICT: another node has the disk, or the key that was named is not registered.
@@ -9,4 +11,7 @@ public enum FenceFailure: Error, Equatable, Sendable {
   case failed(Int32)
   /// No answer in time, or it was lost on its way: whether the order was or will be done is not known.
   case timedOut
+
+  /// The kernel lets this process send no such command.
+  var isForbidden: Bool { self == .failed(EPERM) || self == .failed(EACCES) }
 }

@@ -68,7 +68,7 @@ public enum FenceObstacle: Equatable, Sendable, CustomStringConvertible {
     case .losesRegistrations: "it loses persistent reservations with its power"
     case .lacksType: "it has no reservations of the type Write Exclusive - Registrants Only"
     case .noHostIdentifier: "its NVMe controller has no host identifier"
-    case .notPermitted: "gatewayd may not send reservation commands (CAP_SYS_RAWIO and CAP_SYS_ADMIN)"
+    case .notPermitted: "gatewayd may not send reservation commands: \(FencePart.remedy)"
     case .noAnswer(.conflict): "a reservation of another host keeps this one from asking"
     case .noAnswer(.disturbed): "it tells of resets at every question"
     case .noAnswer(.timedOut): "it did not answer in time"

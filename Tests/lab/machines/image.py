@@ -22,7 +22,7 @@ MODULES = {
 }
 PROGRAMS = """
 iscsid iscsiadm
-udevadm kmod blkid blockdev sfdisk mkfs.ext4 e2fsck fstrim findmnt ip
+udevadm kmod blkid blockdev sfdisk mkfs.ext4 e2fsck fstrim findmnt ip setpriv
 sg_persist sg_inq sg_vpd sg_turs sg_raw sg_luns sg_readcap sg_unmap sg_write_same sg_reset sg_rtpg sg_compare_and_write
 sg_opcodes sg_sync sg_modes sg_requests
 multipathd multipath mpathpersist dmsetup
@@ -68,7 +68,7 @@ def build(kernel, programs=(), modules=()):
     archive.file(_stripped(gatewayd()), "/usr/bin/gatewayd")
     archive.file(tool("verify", ["-static"]), "/usr/bin/verify")
     archive.file(tool("pace", ["-static", *COUNTING]), "/usr/bin/pace")
-    for name in ("persist", "ask"):
+    for name in ("persist", "ask", "activate"):
         archive.file(tool(name, ["-static"]), f"/usr/bin/{name}")
     archive.file(LAB / "guest" / "init", "/init")
     for name in ("keep", "tally"):

@@ -63,7 +63,7 @@ enum PairChecks {
       checks.append(
         DoctorCheck(
           "pair links", .note, "their thread has no real-time priority (\(problem)): under load beats may come late",
-          advice: "service: LimitRTPRIO=10, or CAP_SYS_NICE"))
+          advice: "service: LimitRTPRIO=20, or CAP_SYS_NICE"))
     }
     guard pair.peer != nil else { return checks }
     switch networks {
