@@ -1,4 +1,4 @@
-"""A machine with UEFI that boots the image, watched over its serial console: polled for markers, each wait with a bound."""
+"""A machine with UEFI that boots the image, watched over its serial console: markers are polled for, with a bound."""
 
 import base64
 import contextlib

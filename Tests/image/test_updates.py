@@ -1,4 +1,4 @@
-"""Updates: to another version and back, versions that do not serve or do not even start, and files that are no updates."""
+"""Updates: to another version and back, versions that do not serve or do not even start, and what is no update."""
 
 import http.server
 import re
