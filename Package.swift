@@ -75,7 +75,8 @@ let package = Package(
       name: "HATests", dependencies: ["HA", "PairWorld", "Wire", "TestSupport"], exclude: ["transcripts"],
       swiftSettings: strict),
     .testTarget(
-      name: "StorageTests", dependencies: ["Storage", "SCSI", "Reactor", "Privileged", "Wire", "CSystem", "TestSupport"],
+      name: "StorageTests",
+      dependencies: ["Storage", "SCSI", "Reactor", "Privileged", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "ReactorTests", dependencies: ["Reactor", "CURing", "CSystem", "TestSupport"], swiftSettings: strict),

@@ -37,7 +37,7 @@ struct AddressPartTests {
   func strange() throws {
     let good = requests[0].encoded
     for count in 0..<good.count { #expect(AddressRequest(decoding: Array(good[..<count])) == nil) }
-    for (place, value) in [(0, 0), (0, 4), (1, 16), (1, 5), (2, 0), (2, 33), (3, 1), (7, 0), (4, 0xFF), (12, 1)]
+    for (place, value) in [(0, 0), (0, 4), (1, 5), (2, 0), (2, 33), (3, 1), (7, 0), (4, 0xFF), (12, 1)]
       as [(Int, UInt8)]
     {
       var bytes = good

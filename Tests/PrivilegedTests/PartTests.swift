@@ -47,7 +47,7 @@ private func makeServer(admits: @escaping @Sendable (UInt32) -> Bool = { _ in tr
   PartServer(.fence, admits: admits, log: { _ in }, handler: reversed)
 }
 
-@Suite("Parts with privileges", .timeLimit(.minutes(1)))
+@Suite("Parts with privileges", .timeLimit(.minutes(5)))
 struct PartTests {
   /// The two ends of a connection, the one already served.
   private func connection(_ server: PartServer) throws -> Int32 {

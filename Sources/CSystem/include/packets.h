@@ -21,9 +21,8 @@ int system_peer_user(int fd, uint32_t *user);
 /// Sends one message, with a descriptor beside it unless `passed` is -1. 0 or -errno.
 int system_packet_send(int fd, const void *bytes, uint64_t count, int passed);
 
-/// Receives one message. Bytes (0: the other end has closed) or -errno; -EMSGSIZE: it is longer than `count`, or had more
-/// than one descriptor beside it. `passed`: the descriptor that came with it, close-on-exec, else -1; never one with an
-/// error.
+/// Receives one message. Bytes (0: the other end has closed) or -errno; -EMSGSIZE: it is longer than `count`, or more
+/// than one descriptor was beside it. `passed`: the descriptor that came along, close-on-exec; -1: none, or an error.
 int64_t system_packet_receive(int fd, void *bytes, uint64_t count, int *passed);
 
 /// What a descriptor is of: 0 for a block device that is open for writing and its number, or -errno.
