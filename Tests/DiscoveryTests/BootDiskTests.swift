@@ -7,7 +7,7 @@ import Testing
     let number = try #require(DeviceNumber("8:0"))
     var device = BlockDevice(name: name, number: number, bytes: 1 << 30)
     device.partitions = uuids.enumerated().map { index, uuid in
-      .init(name: "\(name)\(index + 1)", number: number, index: index + 1, uuid: uuid)
+      .init(name: "\(name)\(index + 1)", number: number, index: UInt32(index + 1), uuid: uuid)
     }
     return device
   }
