@@ -35,9 +35,13 @@ public struct Update {
       throw Problem("the signature is not that of this file by our key: it is damaged, or somebody else's")
     }
     let found: KernelImage
-    do throws(KernelImage.Problem) { found = try KernelImage(RawSpan(_unsafeBytes: image.bytes)) } catch { throw Problem("\(path): \(error)") }
+    do throws(KernelImage.Problem) { found = try KernelImage(RawSpan(_unsafeBytes: image.bytes)) } catch {
+      throw Problem("\(path): \(error)")
+    }
     let change: Slots.Change
-    do throws(Slots.Refusal) { change = try SystemFiles.slots().installing(found.version) } catch { throw Problem(error.description) }
+    do throws(Slots.Refusal) { change = try SystemFiles.slots().installing(found.version) } catch {
+      throw Problem(error.description)
+    }
     try checkSpace(UInt64(image.bytes.count), change)
     try writable { () throws(Problem) in
       unlink("\(directory)/\(Self.temporaryName)")
