@@ -17,6 +17,11 @@ public struct BlockDeviceReader: Sendable {
   /// All whole disks that have a medium, by name.
   public func enumerate() -> [BlockDevice] { KernelText.names(in: "\(sysfs)/block").compactMap(read) }
 
+  /// The links that udev's rules made to a device ("/dev/disk/by-id/…"), in order; empty where udevd does not run.
+  public func links(of name: String) -> [String] {
+    (properties(name)["DEVLINKS"] ?? "").split(separator: " ").map(String.init).sorted()
+  }
+
   /// One whole disk; nil if it is gone, hidden (a path of an NVMe subsystem) or has no medium (size 0).
   public func read(_ name: String) -> BlockDevice? {
     // A name comes from the kernel, but a slash in one would lead elsewhere.

@@ -38,6 +38,7 @@ public struct Reason: Equatable, Sendable, CustomStringConvertible {
     public static let identityChanged = Code(rawValue: "identity-changed")
 
     // Held.
+    public static let notChosen = Code(rawValue: "not-chosen")
     public static let partitionTable = Code(rawValue: "partition-table")
     public static let fileSystem = Code(rawValue: "file-system")
     public static let volumeMember = Code(rawValue: "volume-member")

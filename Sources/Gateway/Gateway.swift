@@ -206,8 +206,9 @@ public final class Gateway: GatewayControl {
     // A part of the bound is left for what comes after this.
     let deadline = system_monotonic_ns() + UInt64(seconds * 0.8e9)
     for handle in context.handles { handle.post(.perform { $0.beginStop() }) }
-    // Initiators get a moment to log out by themselves, and commands to finish.
-    let patience = min(deadline, system_monotonic_ns() + 1_500_000_000)
+    // Initiators get a moment to log out by themselves, and commands to finish. Short, because the portals are gone meanwhile:
+    // a restart should take less than a second, and what is cut off is repeated after it.
+    let patience = min(deadline, system_monotonic_ns() + 500_000_000)
     while context.runningShards > 0, system_monotonic_ns() < patience { Self.pause() }
     for handle in context.handles { handle.post(.perform { $0.closeAll("shutting down") }) }
     while context.runningShards > 0, system_monotonic_ns() < deadline { Self.pause() }

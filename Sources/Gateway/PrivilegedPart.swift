@@ -52,23 +52,42 @@ public enum PrivilegedPart {
 
 /// Disks that the running system stands on, or that the gateway's own image is on: their reservations are nobody's to touch.
 final class SystemDisks: Sendable {
-  /// What was found lately is believed, so that an order in a hurry waits for no enumeration.
-  private static let believedNanoseconds: UInt64 = 60_000_000_000
+  /// What was found lately is believed, and looked at anew meanwhile when it is older than half of that: a disk that is in use
+  /// by a pair is asked about all the time, so no order in a hurry waits for an enumeration.
+  private static let believedNanoseconds: UInt64 = 120_000_000_000
   private static let knownMax = 4096
 
-  private let known = Mutex<[UInt64: (obstacle: String?, at: UInt64)]>([:])
+  private struct Finding {
+    var obstacle: String?
+    var at: UInt64
+    var isLookedAtAnew = false
+  }
+
+  private let known = Mutex<[UInt64: Finding]>([:])
   private let find: @Sendable (UInt64) -> String?
 
   init(find: @escaping @Sendable (UInt64) -> String? = SystemDisks.read) { self.find = find }
 
   /// - Parameter number: a block device's, as stat(2) gives it.
-  func obstacle(_ number: UInt64) -> String? {
-    let now = system_monotonic_ns()
-    if let old = known.withLock({ $0[number] }), now - old.at < Self.believedNanoseconds { return old.obstacle }
+  func obstacle(_ number: UInt64) -> String? { obstacle(number, at: system_monotonic_ns()) }
+
+  func obstacle(_ number: UInt64, at now: UInt64) -> String? {
+    let (old, isDue) = known.withLock { known -> (Finding?, Bool) in
+      guard let old = known[number], now - old.at < Self.believedNanoseconds else { return (nil, false) }
+      let isDue = now - old.at >= Self.believedNanoseconds / 2 && !old.isLookedAtAnew
+      if isDue { known[number]?.isLookedAtAnew = true }
+      return (old, isDue)
+    }
+    guard let old else { return look(number, at: now) }
+    if isDue { ControlThread.start { [self] in _ = look(number, at: now) } }
+    return old.obstacle
+  }
+
+  private func look(_ number: UInt64, at now: UInt64) -> String? {
     let obstacle = find(number)
     known.withLock { known in
       if known.count >= Self.knownMax { known = [:] }
-      known[number] = (obstacle, now)
+      known[number] = Finding(obstacle: obstacle, at: now)
     }
     return obstacle
   }

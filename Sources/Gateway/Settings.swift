@@ -38,12 +38,20 @@ public struct Settings: Sendable, Equatable {
     public var exportsBlank = true
     /// Paths or globs of device nodes and their links that are never touched.
     public var ignore: [String] = []
+    /// The same, of the only disks that are touched; nil: every disk may be.
+    public var only: [String]?
 
     public init() {}
 
     /// Whether any of a disk's names (`/dev/sda`, `/dev/disk/by-id/…`) is one to leave alone.
     public func ignores(_ names: [String]) -> Bool {
       ignore.contains { pattern in names.contains { Glob.matches(pattern, $0) } }
+    }
+
+    /// Whether a disk with these names may be touched.
+    public func allows(_ names: [String]) -> Bool {
+      guard let only else { return true }
+      return only.contains { pattern in names.contains { Glob.matches(pattern, $0) } }
     }
   }
 

@@ -65,27 +65,38 @@ extension Engine {
   /// The lease: without a sign that this node is still active, nothing is answered.
   mutating func verify(_ now: Instant) {
     guard let key else { return }
-    for disk in disks where isArbiter(disk.id) && disk.provenAt > sureAt {
-      if hasMajority({ $0.isHeld(with: key, now) && $0.provenAt >= disk.provenAt }) { sureAt = disk.provenAt }
+    for disk in disks where isArbiter(disk.id) && disk.provenAt > confirmedAt {
+      if hasMajority({ $0.isHeld(with: key, now) && $0.provenAt >= disk.provenAt }) { confirmedAt = disk.provenAt }
     }
-    if hasMajority({ !$0.isFencing && !$0.isRenewed && $0.isHeld(with: key, now) }) { sureAt = now }
+    if hasMajority({ !$0.isFencing && !$0.isRenewed && $0.isHeld(with: key, now) }) { confirmedAt = now }
     if !others.isEmpty { hasOthers = true }
     if let gone = expelled, !others.contains(gone) { (hasOthers, expelled) = (!others.isEmpty, nil) }
-    if policy.trustsStalls || isUnrivalled { sureAt = now }
+    if policy.trustsStalls || isUnrivalled { confirmedAt = now }
+    sureAt = max(sureAt, confirmedAt)
     // A node that no label names listens for as long as at the start before it takes anything.
     let lease = hasOthers ? PairTimers.lease : PairTimers.leaseAlone
     if now < sureAt + lease {
       wakeAt(sureAt + lease)
-      guard isUnsure else { return }
+      // The other node says that it has not taken over; it may have begun to meanwhile, and taken keys before it gave up.
+      guard isUnsure, now < confirmedAt + lease || vouchedSince.map({ confirmedAt >= $0 }) ?? false else { return }
       isUnsure = false
       if role == .active { serve() }
     } else if !isUnsure {
       isUnsure = true
+      vouchedSince = nil
       setTarget(.hold)
       for index in disks.indices where isArbiter(disks[index].id) {
         (disks[index].surveyedAt, disks[index].nextBeat) = (0, now)
       }
     }
+  }
+
+  /// The other node hears this one, and does not take over.
+  mutating func vouch(_ sent: Instant, _ now: Instant) {
+    sureAt = max(sureAt, sent)
+    guard isUnsure, vouchedSince == nil else { return }
+    vouchedSince = now
+    for index in disks.indices where isArbiter(disks[index].id) { disks[index].nextBeat = now }
   }
 
   /// No disk can be fenced away, and no label names, or has named, another node: who would take one has to enter itself first,

@@ -182,7 +182,7 @@ extension Engine {
   mutating func disturb(_ index: Int) {
     if disks[index].state == .secured { unsecure(index) }
     disks[index].survey = nil
-    disks[index].watchedSince = nil
+    disks[index].quietSince = nil
   }
 
   /// What keeps this node from a disk that cannot fence is told by its records only.
@@ -210,7 +210,7 @@ extension Engine {
       disks[index].survey = survey
       disks[index].shared.nodes = survey.nodes
       disks[index].surveyedAt = busy.since
-      disks[index].watchedSince = disks[index].watchedSince ?? busy.since
+      disks[index].quietSince = disks[index].quietSince ?? now
     case .done:
       if case .writeBeat = busy.what, disks[index].state == .secured { disks[index].provenAt = busy.since }
       done(busy.what, index, busy.since, now)
@@ -266,7 +266,7 @@ extension Engine {
   }
 
   private mutating func failed(_ what: DiskOrder, _ index: Int, _ now: Instant) {
-    disks[index].watchedSince = nil
+    disks[index].quietSince = nil
     // A beat that was not written, or a look that failed, changes nothing by itself.
     switch what {
     case .writeBeat, .resetUnit: return

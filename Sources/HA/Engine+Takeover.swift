@@ -142,6 +142,7 @@ extension Engine {
       (disks[index].isServed, disks[index].isQuiet) = (true, false)
     }
     sureAt = takeover?.raceSince ?? now
+    confirmedAt = sureAt
     isUnsure = false
     become(.recovering, "has \(disks.count { $0.isServed }) of \(disks.count) disks", now)
     actions.append(.target(.recover(epoch, disks: disks.filter(\.isServed).map(\.id))))

@@ -72,7 +72,7 @@ extension Engine {
   /// What is wrong with an active that is alive, and would be better here.
   private func impairment(of peer: PeerView, _ now: Instant) -> String? {
     guard peer.beat.role == .active, canReachArbiters(now) else { return nil }
-    if peer.beat.oldestIO > PairTimers.hungIO { return "the other node's oldest command hangs" }
+    if peer.beat.oldestIO > PairTimers.hungIO { return "the other node's disks hang" }
     if !peer.beat.flags.contains(.reachable), isReachable { return "nobody can reach the other node" }
     return nil
   }
@@ -158,14 +158,17 @@ extension Engine {
 
   private func isWatched(_ id: DiskID) -> Bool { watched.contains(id) }
 
-  /// Whether a majority of the arbiters was looked at for so long, and lately, that an active's beat would have been seen.
-  /// Without that, silence on the links means nothing: its path may be there again for a moment only.
+  /// Whether a majority of the arbiters was looked at for so long, and lately, that an active's beat would have been seen, and
+  /// that one with which it was seen last answers no more. Without that, silence on the links means nothing: its path may be there again for a moment only, or this node may have
+  /// stood still until a moment ago.
   private func knowsBeats(_ now: Instant) -> Bool {
     let list = watched
     let known = list.reduce(0) { sum, id in
       let isKnown = disks.contains { disk in
-        disk.id == id && disk.surveyedAt + PairTimers.silence >= now
-          && (disk.watchedSince.map { $0 + PairTimers.silence <= now } ?? false)
+        guard disk.id == id, let since = disk.quietSince, disk.surveyedAt + PairTimers.silence >= now
+        else { return false }
+        let from = max(since, trustFrom)
+        return from + 2 * PairTimers.diskBeat <= disk.surveyedAt && from + PairTimers.lease <= now
       }
       return sum + (isKnown ? 1 : 0)
     }
@@ -206,7 +209,10 @@ extension Engine {
     let beat = found.beat.flatMap { $0.node == me.node ? nil : $0 }
     let owner = found.owner.flatMap { $0.node == me.node ? nil : $0 }
     let hasMoved = beat != nil && beat != disks[index].seenBeat || owner != nil && owner != disks[index].seenOwner
-    if hasMoved, disks[index].lookedAt != 0 { disks[index].movedAt = before }
+    if hasMoved {
+      if disks[index].lookedAt != 0 { disks[index].movedAt = before }
+      disks[index].quietSince = nil
+    }
     (disks[index].seenBeat, disks[index].seenOwner) = (beat, owner)
   }
 

@@ -77,6 +77,10 @@ public struct Engine: Sendable {
   var isEnding = false
   /// The last instant at which this node was certainly active.
   var sureAt: Instant = 0
+  /// The same by the disks alone.
+  var confirmedAt: Instant = 0
+  /// While it waits for a sign: since when the other node gives it.
+  var vouchedSince: Instant?
   /// A label has named another node, be it on a disk that is not there now, or one was heard.
   var hasOthers = false
   /// Another node was heard that served: this one listens before it takes anything, whatever the labels say.
@@ -367,9 +371,8 @@ public struct Engine: Sendable {
         loseRace("the other node has won epoch \(peer.beat.epoch)", now)
       }
     }
-    // The other node hears this one, and does not take over.
     if isHolding, !peer.isServing, peer.beat.heardBoot == me.bootID, peer.beat.heardSequence + 32 > sequence {
-      sureAt = max(sureAt, sentAt[Int(peer.beat.heardSequence % 32)])
+      vouch(sentAt[Int(peer.beat.heardSequence % 32)], now)
     }
     let asks = peer.beat.flags.contains(.asksForHandover)
     if role == .active, asks, !wasAsked, peer.isProven { beginHandover("the other node asks for it", now) }
@@ -402,10 +405,17 @@ public struct Engine: Sendable {
           Heartbeat(
             cluster: cluster, node: me.node, bootID: me.bootID, sequence: sequence, role: role,
             epoch: hasWon ? epoch : .none, name: me.name, heardBoot: heard?.bootID ?? 0,
-            heardSequence: heard?.sequence ?? 0, oldestIO: oldestIO, flags: flags,
+            heardSequence: heard?.sequence ?? 0, oldestIO: max(oldestIO, arbitersSilence(now)),
+            flags: flags,
             disks: disks.filter { $0.isFencing || $0.nodes.count > 1 }.map(\.id))))
     }
     wakeAt(nextBeat)
+  }
+
+  /// For how long the arbiters have taken no beat: the kernel may give up on what is under way, so that nothing is any more,
+  /// and still show the disks.
+  private func arbitersSilence(_ now: Instant) -> UInt64 {
+    role == .active && epoch != .none ? now - min(confirmedAt, now) : 0
   }
 
   // MARK: Time that this node did not have

@@ -10,8 +10,8 @@ struct EngineDisk: Sendable {
   var surveyOrderedAt: Instant = 0
   /// When the last look that was answered was ordered.
   var surveyedAt: Instant = 0
-  /// The same of the first one since which every look was answered.
-  var watchedSince: Instant?
+  /// When a look was answered since which every one was, and found the same: what it found may be as new as that.
+  var quietSince: Instant?
   /// When the last beat was ordered that the disk took. Beats only, no looks: a successor sees by them how long it may be
   /// that this node still answers.
   var provenAt: Instant = 0

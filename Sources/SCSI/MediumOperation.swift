@@ -98,8 +98,13 @@ public struct Extent: Equatable, Sendable {
 
 /// The ways a disk can fail: the upward half of the waist (with success, all that a disk ever answers).
 public enum MediumFailure: Error, Equatable, Sendable {
-  /// The medium gave an error at this block (EIO, EILSEQ, ENODATA): MEDIUM ERROR with INFORMATION = lba.
+  /// The medium gave an error at this block (EILSEQ, ENODATA, EREMOTEIO): MEDIUM ERROR with INFORMATION = lba.
   case medium(lba: UInt64)
+  /// The medium, or this node's way to it (EIO, which says no more): MEDIUM ERROR, or where another node has the disk too,
+  /// as `unreachable`.
+  case device(lba: UInt64)
+  /// The way to the disk failed (ENOLINK, ETIMEDOUT): ABORTED COMMAND, LOGICAL UNIT COMMUNICATION FAILURE.
+  case unreachable
   /// The disk is gone (ENODEV, ENXIO, or removed by discovery).
   case gone
   /// The disk refuses writes (EROFS, EPERM).

@@ -46,6 +46,7 @@ extension Sense {
   public static let spaceAllocationFailedWriteProtect = Sense(.dataProtect, 0x2707)
 
   // ABORTED COMMAND, MISCOMPARE
+  public static let logicalUnitCommunicationFailure = Sense(.abortedCommand, 0x0800)
   public static let dataPhaseError = Sense(.abortedCommand, 0x4B00)
   public static func miscompareDuringVerifyOperation(offset: UInt64) -> Sense {
     Sense(.miscompare, 0x1D00, information: offset)

@@ -72,6 +72,9 @@ public struct TargetPortGroups: Equatable, Sendable {
     groups.first { $0.id == group }?.state ?? .unavailable
   }
 
+  /// Whether initiators may have a path to another node.
+  var hasOtherNode: Bool { own != nil }
+
   /// Whether a port is none of this node's.
   func isElsewhere(_ relativeTargetPort: UInt16) -> Bool {
     guard let own else { return false }

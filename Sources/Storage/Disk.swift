@@ -205,7 +205,9 @@ public final class Disk: Sendable {
   /// What a negative errno of this disk means to the SCSI side.
   public static func failure(code: Int32, lba: UInt64) -> MediumFailure {
     switch -code {
-    case EIO, EILSEQ, ENODATA, EREMOTEIO, ETIMEDOUT: .medium(lba: lba)
+    case EILSEQ, ENODATA, EREMOTEIO: .medium(lba: lba)
+    case EIO: .device(lba: lba)
+    case ENOLINK, ETIMEDOUT: .unreachable
     case ENODEV, ENXIO, ENOMEDIUM, ESHUTDOWN: .gone
     case EROFS, EPERM, EACCES: .writeProtected
     case ENOSPC, EDQUOT: .noSpace

@@ -142,6 +142,18 @@ struct ControlDoctorTests {
     }
   }
 
+  @Test("No exported disk is a problem, but not where the settings name none that is here")
+  func noDisk() {
+    func disk(_ verdict: DiskVerdict, _ code: String?) -> DiskReport {
+      DiskReport(path: "/dev/sda", model: "", serial: "", sizeBytes: 1, verdict: verdict, reason: "R.", code: code)
+    }
+    #expect(Doctor.summary([]).outcome == .problem)
+    #expect(Doctor.summary([disk(.held, "data")]).outcome == .problem)
+    let unnamed = Doctor.summary([disk(.held, "data"), disk(.held, "not-chosen")])
+    #expect(unnamed.outcome == .note && unnamed.finding.contains("[discovery] only"))
+    #expect(Doctor.summary([disk(.held, "not-chosen"), disk(.exported, nil)]).outcome == .fine)
+  }
+
   @Test("A block for an initiator names the target and an address of this machine, line by line")
   func guide() async throws {
     try await blocking {

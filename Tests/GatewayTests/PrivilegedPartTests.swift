@@ -120,8 +120,16 @@ struct SystemDisksTests {
       looks.count()
       return $0 == 1 ? "in use" : nil
     }
-    for _ in 0..<5 { #expect(disks.obstacle(1) == "in use" && disks.obstacle(2) == nil) }
+    let second: UInt64 = 1_000_000_000
+    for _ in 0..<5 { #expect(disks.obstacle(1, at: second) == "in use" && disks.obstacle(2, at: second) == nil) }
     #expect(looks.total == 2)
+    // After a minute it is still believed, and looked at anew meanwhile, once.
+    for _ in 0..<5 { #expect(disks.obstacle(1, at: 62 * second) == "in use") }
+    while looks.total < 3 { usleep(1000) }
+    usleep(10_000)
+    #expect(disks.obstacle(1, at: 63 * second) == "in use" && looks.total == 3)
+    // What nobody has asked about for longer is looked at first.
+    #expect(disks.obstacle(2, at: 200 * second) == nil && looks.total == 4)
   }
 }
 

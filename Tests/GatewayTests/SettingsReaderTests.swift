@@ -24,7 +24,9 @@ struct SettingsReaderTests {
         "name": "iqn.2024-01.org.example:storage", "alias": "Attic", "listen": ["10.0.0.1:3261", "[fd00::1]"],
         "threads": 3, "poll-us": 50,
       ],
-      "discovery": ["enabled": false, "export-blank": false, "ignore": ["/dev/sdz", "/dev/disk/by-id/usb-*"]],
+      "discovery": [
+        "enabled": false, "export-blank": false, "ignore": ["/dev/sdz", "/dev/disk/by-id/usb-*"], "only": [],
+      ],
       "limits": [
         "sessions": 10, "connections-per-address": 4, "login-timeout": 7, "queue-depth": 64, "memory": "512M",
       ],
@@ -51,6 +53,7 @@ struct SettingsReaderTests {
     #expect(!settings.discovery.isEnabled && !settings.discovery.exportsBlank)
     #expect(settings.discovery.ignores(["/dev/sdq", "/dev/disk/by-id/usb-Stick-0:0"]))
     #expect(!settings.discovery.ignores(["/dev/sda"]))
+    #expect(settings.discovery.only == [] && !settings.discovery.allows(["/dev/sda"]))
     #expect(settings.limits.sessions == 10 && settings.limits.connectionsPerAddress == 4)
     #expect(settings.limits.loginTimeoutSeconds == 7 && settings.limits.queueDepth == 64)
     #expect(settings.limits.memoryBytes == 512 << 20)
@@ -67,6 +70,15 @@ struct SettingsReaderTests {
     #expect(!settings.pair.isEnabled && settings.pair.hasExplicitALUA)
     #expect(settings.pair.addresses.map(\.description) == ["192.0.2.10/24", "2001:db8::10/64%eth1"])
     #expect(settings.logLevel == .debug)
+  }
+
+  @Test("Without 'only' every disk may be touched; with it, those that one of its globs names")
+  func only() throws {
+    #expect(Settings().discovery.allows(["/dev/sda"]))
+    let discovery = try SettingsReader.read(["discovery": ["only": ["/dev/sdb", "/dev/disk/by-id/wwn-0x5*"]]]).discovery
+    #expect(discovery.allows(["/dev/sdb"]) && !discovery.allows(["/dev/sdc", "/dev/disk/by-id/ata-A_B"]))
+    #expect(discovery.allows(["/dev/sdc", "/dev/disk/by-id/wwn-0x5000"]))
+    #expect(problems(["discovery": ["only": ["sdb"]]]).count == 1)
   }
 
   @Test("An unknown key names file, line, the nearest key and all that are allowed")

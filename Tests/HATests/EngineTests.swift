@@ -179,6 +179,16 @@ struct EngineTests {
     #expect(target(actions).contains(.admit(Epoch(1), disk: disk)))
   }
 
+  @Test("An active whose disks take no beats says how long that has been, though it has no command under way")
+  func lostPath() {
+    var found = blank([])
+    var engine = active(&found)
+    _ = engine.step(.health(oldestIO: 0, reachable: true), at: second + 1)
+    let late = second + PairTimers.hungIO + PairTimers.diskBeat
+    let beats = engine.step(.tick, at: late).compactMap { if case .send(let beat) = $0 { beat } else { nil } }
+    #expect(beats.count == 1 && beats[0].oldestIO > PairTimers.hungIO)
+  }
+
   @Test("A third node is dropped and counted")
   func third() {
     var engine = engine()

@@ -3,7 +3,7 @@ import Wire
 
 @testable import HA
 
-/// The engine at a disk that cannot fence, with a disk and another node that a test plays.
+/// The engine at a disk that obeys, most often one that cannot fence, and another node that a test plays.
 struct LeaseTests {
   private let cluster = UUID(bytes: Array(1...16))
   private let own = UUID(bytes: [UInt8](repeating: 0xA0, count: 16))
@@ -127,6 +127,18 @@ struct LeaseTests {
     #expect(!rig.actions.contains(.target(.hold)))
     #expect(rig.isServing)
     #expect(rig.engine.status(at: rig.now).arbiters == [second])
+  }
+
+  @Test("Looks of the time before a standstill say nothing of the silence after it")
+  func standstill() {
+    var rig = rig([own, other], fence: .reservations)
+    rig.run(until: 3_500 * ms)
+    rig.now = 8 * second
+    rig.step(.tick)
+    rig.run(until: 8 * second + PairTimers.silence - PairTimers.diskBeat - 1)
+    #expect(rig.engine.role == .observing)
+    rig.run(until: 10 * second)
+    #expect(rig.engine.role == .active)
   }
 
   @Test("Nothing is claimed while something of an earlier life is under way")

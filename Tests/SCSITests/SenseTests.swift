@@ -37,10 +37,22 @@ struct SenseTests {
     #expect(Sense.internalTargetFailure.encode(descriptorFormat: true) == [0x72, 0x04, 0x44, 0, 0, 0, 0, 0])
   }
 
+  @Test("An error that may be of the way to the disk is not the medium's where another node has a way of its own")
+  func paths() throws {
+    let alone = try Bench().server
+    let server = DeviceServer(
+      deviceName: alone.deviceName, registry: alone.registry,
+      portGroups: TargetPortGroups([.init(id: 1, relativeTargetPorts: [1])], own: [1]))
+    #expect(server.sense(for: .device(lba: 7)) == .logicalUnitCommunicationFailure)
+    #expect(server.sense(for: .medium(lba: 7)) == .unrecoveredReadError(lba: 7))
+  }
+
   @Test("Every failure of the medium has its sense")
   func failures() throws {
     let server = try Bench().server
     #expect(server.sense(for: .medium(lba: 7)) == .unrecoveredReadError(lba: 7))
+    #expect(server.sense(for: .device(lba: 7)) == .unrecoveredReadError(lba: 7))
+    #expect(server.sense(for: .unreachable) == .logicalUnitCommunicationFailure)
     #expect(server.sense(for: .gone) == .logicalUnitNotSupported)
     #expect(server.sense(for: .writeProtected) == .writeProtected)
     #expect(server.sense(for: .noSpace) == .spaceAllocationFailedWriteProtect)

@@ -92,7 +92,9 @@ struct DiskTests {
 
   @Test("An errno of a disk has the meaning that initiators can act on")
   func failures() {
-    #expect(Disk.failure(code: -EIO, lba: 7) == .medium(lba: 7))
+    #expect(Disk.failure(code: -ENODATA, lba: 7) == .medium(lba: 7))
+    #expect(Disk.failure(code: -EIO, lba: 7) == .device(lba: 7))
+    #expect(Disk.failure(code: -ENOLINK, lba: 7) == .unreachable)
     #expect(Disk.failure(code: -ENODEV, lba: 7) == .gone)
     #expect(Disk.failure(code: -EROFS, lba: 7) == .writeProtected)
     #expect(Disk.failure(code: -ENOSPC, lba: 7) == .noSpace)

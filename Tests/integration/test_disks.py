@@ -340,6 +340,41 @@ class NotOurs(DiskCase):
         with open(other.device, "rb") as disk:
             self.assertEqual(disk.read(1 << 20), bytes(1 << 20))
 
+    def test_settings_name_disks(self):
+        """Disks that the settings do not name are not touched, labelled or not, until the settings name them"""
+        blank, labelled, content = self.loop(), self.loop(), self.loop()
+        gateway = self.discover(labelled.device)
+        number = self.verdict(gateway, labelled.device, "exported")["lun"]
+        gateway.stop()
+        Path(content.device).write_bytes(b"precious" * 512)
+        before = [Path(disk.device).read_bytes() for disk in (blank, labelled, content)]
+
+        gateway = self.start("memory:16M", discovery=True, settings="[discovery]\nonly = []\n")
+        for disk, word in ((blank, "blank"), (labelled, "label"), (content, "not touched")):
+            report = self.verdict(gateway, disk.device, "held")
+            self.assertEqual(report["code"], "not-chosen")
+            self.assertIn(word, report["reason"])
+            self.assertIn(disk.device, report["advice"])
+            for way in ("--wipe", "--whole"):
+                adoption = gateway.ask("disks", "adopt", disk.device, way, "--yes", check=False)
+                self.assertEqual(adoption.returncode, 1, adoption)
+                self.assertIn("reload", adoption.stderr)
+        with initiator.Session(gateway) as session:
+            self.assertEqual(len(session.luns()), 1)
+            self.assertEqual([Path(disk.device).read_bytes() for disk in (blank, labelled, content)], before)
+            names = ", ".join(f'"{disk.device}"' for disk in (blank, labelled, content))
+            gateway.settings_path.write_text(f"[discovery]\nonly = [{names}]\n")
+            gateway.reload()
+            self.assertEqual(self.verdict(gateway, labelled.device, "exported")["lun"], number)
+            self.verdict(gateway, blank.device, "exported")
+            self.assertIn("adopt", self.verdict(gateway, content.device, "held")["advice"])
+            self.assertEqual(len(session.luns()), 3)
+
+            gateway.settings_path.write_text("[discovery]\nonly = []\n")
+            gateway.reload()
+            process.wait_until(lambda: "until the next start" in gateway.log, 5, "it is told what stays")
+            self.assertEqual(len(session.luns()), 3)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -75,6 +75,22 @@ class Lifecycle(GatewayCase):
         self.assertLess(min(times), READY_SECONDS, f"{times}")
 
     @unittest.skipIf(process.SLOWNESS > 1, MEASURED)
+    def test_restart_is_short(self):
+        """A restart keeps the portal away for less than a second, also with a session that does not log out"""
+        times = []
+        for _ in range(3):
+            gateway = self.start("memory:64M")
+            session = self.keep(initiator.Session(gateway))
+            session.ready()
+            begin = time.monotonic()
+            gateway.terminate()
+            gateway.start()
+            initiator.Session(gateway).close()
+            times.append(time.monotonic() - begin)
+            gateway.terminate()
+        self.assertLess(min(times), 1, f"{times}")
+
+    @unittest.skipIf(process.SLOWNESS > 1, MEASURED)
     def test_idle(self):
         """Idle, it holds at most 32 MiB and does not wake up"""
         gateway = self.start("memory:64M", arguments=["--threads", "1"])

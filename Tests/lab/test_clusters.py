@@ -141,7 +141,12 @@ class Multipath(ReservationCase):
     def test_takeovers(self):
         """A host that has registered by all its paths goes on under load through takeovers, and is fenced afterwards"""
         self.start_hosts("second", "third")
-        device, user = self.attach(), self.initiator.machine
+        user = self.initiator.machine
+        # They are hosts of their own: the first one's multipathd has neither their paths nor their keys.
+        theirs = "|".join(device.removeprefix("/dev/") for device in self.devices.values())
+        user.run("mkdir -p /etc/multipath/conf.d; "
+                 f"printf 'blacklist {{\\n devnode \"^({theirs})$\"\\n}}\\n' >/etc/multipath/conf.d/theirs.conf")
+        device = self.attach()
         user.run("echo 'defaults {\n reservation_key 0x11\n}' >/etc/multipath/conf.d/key.conf; multipathd reconfigure")
         user.run(f"mpathpersist --out --register --param-sark=0x11 {device}", 60)
         user.run(f"mpathpersist --out --reserve --param-rk=0x11 {TYPE} {device}", 60)

@@ -104,7 +104,7 @@ class TakeoverCase(PairCase):
         if len(answers) > 1:
             print(f"      {len(answers)} orders to switch over", flush=True)
 
-    def begin_load(self, name, number, device, seconds=20, ahead=3):
+    def begin_load(self, name, number, device, seconds=12, ahead=3):
         """Begins verified I/O for one round, and lets it run for a while; its name."""
         load = f"{name.replace(' ', '')}{number}"
         self.initiator.machine.background(
@@ -112,7 +112,7 @@ class TakeoverCase(PairCase):
         self.initiator.machine.run(f"sleep {ahead}")
         return load
 
-    def rounds(self, name, fault, mend, count=ROUNDS, seconds=20, check=lambda successor: None):
+    def rounds(self, name, fault, mend, count=ROUNDS, seconds=12, check=lambda successor: None):
         """Makes a fault again and again under load; the successor serves, and nothing was lost.
 
         `check`: what else is to be so once it serves, while the load goes on.
@@ -131,7 +131,14 @@ class TakeoverCase(PairCase):
             stalls.append(verified["longest"])
             mend(active, passive)
             self.until_paired()
+            self.resume()
         self.tell(name, ready, stalls)
+
+    def resume(self):
+        """Three takeovers in ten minutes would hold the next."""
+        for node in self.pair.nodes:
+            status, output = node.target.command("pair resume")
+            self.assertEqual(status, 0, output)
 
     def undisturbed(self, name, fault):
         """Something that must not end in a takeover, again and again under load."""
@@ -218,6 +225,18 @@ class Takeover(TakeoverCase):
 
         self.rounds("disk path", lambda active, passive: active.lose_disks(self.pair.storage), mend)
 
+    def test_idle_disk_path(self):
+        """Nobody asks for anything when the active loses its way to the disks, and its kernel gives up on them"""
+        self.start_pair()
+        device = self.attach()
+        active, passive = self.order()
+        active.lose_disks(self.pair.storage)
+        self.until_role(passive, "active", 60)
+        load = self.begin_load("idle", 0, device, seconds=5)
+        self.assert_verified(load, 120)
+        self.pair.mend()
+        self.until_role(active, "passive", 120)
+
     def test_passive(self):
         """The passive node is killed and comes back: nobody notices"""
         self.start_pair()
@@ -238,10 +257,12 @@ class Takeover(TakeoverCase):
             load = self.begin_load("cold", number, device)
             for node in self.pair.nodes:
                 node.lose_power()
+            # At once: the initiator waits for a minute.
             for node in self.pair.nodes:
-                node.boot()
+                node.boot(waits=False)
+            for node in self.pair.nodes:
+                node.machine.ready()
                 node.attach_disks()
-            for node in self.pair.nodes:
                 node.start()
             self.until_paired(120)
             active = self.order()[0]

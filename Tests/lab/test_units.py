@@ -45,6 +45,7 @@ class Units(TakeoverCase):
         command = (f"activate {PARTS}/{name}.sock {USER} {without_privileges(OTHER, CAPABILITIES[name])} "
                    f"gatewayd privileged {name} --user {USER}")
         node.machine.run(f"setsid sh -c {shlex.quote(f'exec {command} >/dev/console 2>&1')} & "
+                         f"echo $! >{PARTS}/{name}.pid; "
                          f"for i in $(seq 50); do [ -S {PARTS}/{name}.sock ] && exit 0; usleep 100000; done; exit 1")
 
     def start_units(self, node, parts=("fence", "addresses")):
@@ -101,11 +102,11 @@ class Units(TakeoverCase):
         """The part for reservations dies and is started again: the next order finds it"""
         self.start_units(self.a)
         self.until_exported(self.a)
-        self.a.machine.run("kill -9 $(pgrep -f 'privileged fence')")
+        self.a.machine.run(f"kill -9 $(cat {PARTS}/fence.pid) && rm {PARTS}/fence.sock")
         self.start_part(self.a, "fence")
         self.start_units(self.b)
         self.until_paired()
-        self.a.target.ask("switchover")
+        self.assertEqual(self.a.target.command("switchover")[0], 0)
         self.until_role(self.b, "active")
         self.assertTrue(self.registered()[1])
 

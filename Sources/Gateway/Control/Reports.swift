@@ -157,12 +157,14 @@ public struct DiskReport: Codable, Sendable, Equatable {
   public var lun: UInt16?
   /// Why it is held or refused, for a person; empty for an exported disk.
   public var reason: String
+  /// The reason for machines; nil: it has none.
+  public var code: String?
   /// What to do about it, ready to paste where it is a command; nil: nothing to be done.
   public var advice: String?
 
   public init(
     path: String, model: String, serial: String, sizeBytes: UInt64, verdict: DiskVerdict, lun: UInt16? = nil,
-    reason: String = "", advice: String? = nil
+    reason: String = "", code: String? = nil, advice: String? = nil
   ) {
     self.path = path
     self.model = model
@@ -171,6 +173,7 @@ public struct DiskReport: Codable, Sendable, Equatable {
     self.verdict = verdict
     self.lun = lun
     self.reason = reason
+    self.code = code
     self.advice = advice
   }
 }

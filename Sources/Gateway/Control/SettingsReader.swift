@@ -61,6 +61,11 @@ public enum SettingsReader {
         discovery.ignore = patterns
       }
     },
+    SettingsRow("only") { field, discovery in
+      if let patterns = field.texts("a list of paths or globs below /dev", checkDevicePattern) {
+        discovery.only = patterns
+      }
+    },
   ]
 
   static let limits: [SettingsRow<Settings.Limits>] = [

@@ -29,6 +29,10 @@ extension Provisioner {
     guard entry.verdict == .held else {
       throw ControlError(.refused, "\(path) is refused, not held: \(entry.reason)")
     }
+    // The next start would not touch it, and initiators would miss it.
+    guard entry.code != .notChosen else {
+      throw ControlError(.refused, "\(path): \(entry.reason)\(entry.advice.map { " First \($0)" } ?? "")")
+    }
     let serial = begin(key, path: entry.path, device: entry.device)
     do throws(DiskOpening.Refusal) {
       switch mode {

@@ -75,7 +75,7 @@ extension Provisioner {
   }
 
   /// A disk came or changed after the start. What it takes happens in the disk's lane.
-  private func consider(_ device: BlockDevice) {
+  func consider(_ device: BlockDevice) {
     if isNamed(device) { return }
     let serial = begin(device.name, path: device.path, device: device)
     lanes.run(device.name) { [self] in
@@ -90,24 +90,15 @@ extension Provisioner {
   /// The examination with the site's own rules in front.
   private func ruled(_ device: BlockDevice) -> Verdict {
     let use = SystemUse.read(devices: BlockDeviceReader().enumerate())
-    let settings = state.withLock { $0.settings }
-    if settings.ignores([device.path]) {
+    let choice = DiskChoice(options.only, state.withLock { $0.settings })
+    if choice.ignores(device) {
       return .refused(Reason(.kind, "The settings say to ignore it ([discovery] ignore)."))
     }
-    if !options.only.isEmpty, !options.only.contains(where: { Self.key($0) == device.name }) {
-      let verdict = access.judge(device, use, policy)
-      // Only the named disks are touched; of the others it is told what would become of them.
-      switch verdict {
-      case .blank:
-        return .held(Reason(.kind, "It is blank and would be exported, but only the disks of --only are touched."))
-      case .labelled:
-        return .held(Reason(.kind, "It has a label and would be exported, but only the disks of --only are touched."))
-      case .held, .refused: return verdict
-      }
-    }
-    if LoopWatch.isBeingDetached(device.name) { return .refused(Reason(.claimed, "It is being detached.")) }
+    let isChosen = choice.allows(device)
+    if isChosen, LoopWatch.isBeingDetached(device.name) { return .refused(Reason(.claimed, "It is being detached.")) }
     let verdict = access.judge(device, use, policy)
-    if verdict == .blank, !settings.exportsBlank {
+    guard isChosen else { return choice.untouched(device, verdict) }
+    if verdict == .blank, !choice.settings.exportsBlank {
       return .held(
         Reason(
           .kind, "It is blank, and the settings say not to export blank disks by themselves.",
@@ -116,7 +107,7 @@ extension Provisioner {
     return verdict
   }
 
-  private func isNamed(_ device: BlockDevice) -> Bool {
+  func isNamed(_ device: BlockDevice) -> Bool {
     options.disks.contains { specification in
       if case .path(let path) = specification { Self.key(path) == device.name } else { false }
     }
@@ -126,6 +117,7 @@ extension Provisioner {
   private func apply(_ verdict: Verdict, to device: BlockDevice, _ serial: UInt64) {
     switch verdict {
     case .refused(let reason): return setAside(device, .refused, reason, serial)
+    case .held(let reason) where reason.code == .notChosen: return setAside(device, .held, reason, serial)
     // Whatever its initiators have made of it since: a disk that was adopted whole never gets a label.
     case .blank, .labelled, .held:
       if let adopted = adopted(device) { return exportWhole(device, adopted, serial) }
@@ -168,8 +160,8 @@ extension Provisioner {
     let isKept = record(
       Entry(
         key: device.name, path: device.path, model: device.model ?? "", serial: device.serial ?? "",
-        byteCount: device.bytes, device: device, verdict: verdict, reason: reason.sentence, advice: reason.remedy,
-        serialNumber: serial))
+        byteCount: device.bytes, device: device, verdict: verdict, reason: reason.sentence, code: reason.code,
+        advice: reason.remedy, serialNumber: serial))
     if isKept { Log.info("\(device.path) is \(verdict.rawValue): \(reason.sentence)") }
   }
 

@@ -27,6 +27,8 @@ final class Provisioner: Sendable {
     var device: BlockDevice?
     var verdict: DiskVerdict
     var reason = ""
+    /// Of the reason, where discovery gave one.
+    var code: Reason.Code?
     var advice: String?
     var export: Export?
     /// Of the event that is dealt with, so that the outcome of an older one is dropped.
@@ -134,8 +136,6 @@ final class Provisioner: Sendable {
     }
   }
 
-  func set(_ settings: Settings.Discovery) { state.withLock { $0.settings = settings } }
-
   /// From now on snapshots reach the shards; the one they were made with may be old already.
   func publishFrom(_ context: ShardContext) {
     let map = state.withLock { state in
@@ -152,7 +152,7 @@ final class Provisioner: Sendable {
         path: entry.path, model: entry.model,
         serial: entry.serial.isEmpty ? entry.export?.unit.identity.serial ?? "" : entry.serial,
         sizeBytes: entry.byteCount, verdict: entry.verdict, lun: entry.export?.unit.number, reason: entry.reason,
-        advice: entry.advice)
+        code: entry.code?.rawValue, advice: entry.advice)
     }
   }
 

@@ -22,8 +22,11 @@ KERNEL_PLACE = 0x1000000
 class Machine:
     """Boots at once; `ready()` waits for it. Everything about it lies in the lab's directory of this run."""
 
-    def __init__(self, lab, name, number, networks, megabytes=512, udev=False, counted=False):
-        """`counted`: its clock counts instructions, so that what it measures repeats, whatever else is going on."""
+    def __init__(self, lab, name, number, networks, megabytes=512, udev=False, counted=False, watchdog=False):
+        """`counted`: its clock counts instructions, so that what it measures repeats, whatever else is going on.
+
+        `watchdog`: it has one; a machine that its watchdog resets is off.
+        """
         self.lab, self.name, self.number, self.networks = lab, name, number, networks
         self.address = networks[0].address(self)
         self.console = lab.logs / f"{name}.log"
@@ -36,6 +39,8 @@ class Machine:
         # In a counted machine: where the instructions of programs in user mode are counted.
         self.counter = lab.directory / f"{name}.counter"
         self.command = self._command(megabytes, udev, counted)
+        if watchdog:
+            self.command += ["-device", "i6300esb", "-action", "watchdog=reset"]
         self._boot()
 
     def _boot(self):
@@ -116,10 +121,10 @@ class Machine:
         self.plugged.clear()
         self.cards.clear()
 
-    def power_on(self):
-        """Boots it again; the seconds that it took."""
+    def power_on(self, waits=True):
+        """Boots it again; the seconds that it took, if it is waited for."""
         self._boot()
-        return self.ready()
+        return self.ready() if waits else None
 
     def halt(self, is_halted=True):
         """Stops its processor, or lets it go on: it answers nobody, not even with a refusal."""

@@ -76,9 +76,9 @@ class Node:
     def lose_power(self):
         self.machine.power_off()
 
-    def boot(self):
-        """After `lose_power`; the seconds that it took."""
-        return self.machine.power_on()
+    def boot(self, waits=True):
+        """After `lose_power`; the seconds that it took, if it is waited for."""
+        return self.machine.power_on(waits)
 
     def lose_disks(self, shelf_machine):
         """Its way to the disks is cut; its links to the other node and the initiators are not."""
@@ -100,7 +100,8 @@ class Pair:
                 self.lab.networks[0], self.lab.network("front"), self.lab.network("back"))
             fronts = [self.front, self.back]
             self.storage = self.lab.machine("storage", megabytes=512)
-            machines = [self.lab.machine(each, networks=self.networks, udev=True) for each in ("a", "b")]
+            machines = [self.lab.machine(each, networks=self.networks, udev=True, watchdog=True)
+                        for each in ("a", "b")]
             self.user = self.lab.machine("initiator", networks=fronts, udev=True)
             self.boots = {machine.name: machine.ready() for machine in self.lab.machines}
             self.shelf = shared_disk.Shelf(self.storage)

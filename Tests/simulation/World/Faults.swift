@@ -103,7 +103,8 @@ extension World {
     if isNoticed { after(random.time(20...300)) { if !self.disks[disk].path[node] { tell(false) } } }
     after(duration) {
       self.disks[disk].path[node] = true
-      self.disks[disk].attention[node] = self.random.chance(50)
+      // What a drive has to tell of a loss of power stays until it is told.
+      if self.random.chance(50) { self.disks[disk].attention[node] = true }
       if isNoticed { tell(true) }
     }
   }

@@ -253,6 +253,11 @@ extension SimNode {
 
   private func recover(_ epoch: Epoch, _ disks: [Int]) {
     var left = disks.count
+    if disks.isEmpty {
+      // All that was taken is gone again.
+      let current = instance
+      world.after(10_000) { self.run(current) { self.step(.recovered(epoch)) } }
+    }
     for disk in disks {
       readTable(disk, epoch) { [self] in
         left -= 1

@@ -36,6 +36,13 @@ public struct Doctor: Sendable {
     guard let status else { return DoctorReport(checks: checks, initiators: []) }
     checks += status.problems.map { DoctorCheck("daemon", .problem, $0) }
     checks += status.portals.map(Self.reach)
+    let portals = status.portals.compactMap { try? ListenAddress(parsing: $0.address) }
+    if !portals.isEmpty, portals.allSatisfy(\.isLoopback) {
+      checks.append(
+        DoctorCheck(
+          "portal", .note, "only this machine can log in: no portal has another address than loopback",
+          advice: "'listen' in [target] of the settings, or --listen; then: systemctl restart gatewayd"))
+    }
     let pair: PairReport?
     do throws(ControlError) {
       pair = try ControlClient.request(.init(.pair), at: controlPath, timeoutSeconds: 10)
@@ -83,15 +90,24 @@ public struct Doctor: Sendable {
     do throws(ControlError) {
       disks = try ControlClient.request(.init(.disks), at: controlPath, timeoutSeconds: 10)
     } catch { return [DoctorCheck("disks", .problem, error.message)] }
-    let exported = disks.filter { $0.verdict == .exported }.count
-    let summary = "\(disks.count) seen, \(exported) exported"
-    let first = DoctorCheck(
-      "disks", exported > 0 ? .fine : .problem, summary,
-      advice: exported > 0 ? nil : "connect a blank disk, adopt one below, or: gatewayd run --disk PATH")
-    return [first]
+    return [Self.summary(disks)]
       + disks.filter { $0.verdict != .exported }.map {
         DoctorCheck("disk", .note, "\($0.path) is \($0.verdict.rawValue): \($0.reason)", advice: $0.advice)
       }
+  }
+
+  static func summary(_ disks: [DiskReport]) -> DoctorCheck {
+    let exported = disks.filter { $0.verdict == .exported }.count
+    let summary = "\(disks.count) seen, \(exported) exported"
+    guard exported == 0 else { return DoctorCheck("disks", .fine, summary) }
+    // Somebody's will, not a fault.
+    if disks.contains(where: { $0.code == Reason.Code.notChosen.rawValue }) {
+      return DoctorCheck(
+        "disks", .note, "\(summary): the settings, or --only, name no disk that is here ([discovery] only)",
+        advice: "the settings: /etc/gatewayd/gatewayd.toml; after a change: systemctl reload gatewayd")
+    }
+    return DoctorCheck(
+      "disks", .problem, summary, advice: "connect a blank disk, adopt one below, or: gatewayd run --disk PATH")
   }
 
   /// The daemon's word on the NICs, for its permissions and limits count; without one, this process's own.

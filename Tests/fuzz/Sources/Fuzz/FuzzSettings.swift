@@ -2,7 +2,7 @@ import GatewaySettings
 
 private let keys = [
   "target", "discovery", "limits", "access", "discovery-auth", "timeouts", "log", "name", "alias", "listen", "threads",
-  "enabled", "export-blank", "ignore", "sessions", "connections-per-address", "login-timeout", "queue-depth",
+  "enabled", "export-blank", "ignore", "only", "sessions", "connections-per-address", "login-timeout", "queue-depth",
   "memory",
   "networks", "initiators", "chap", "initiator", "nop-interval", "io-deadline", "level", "user", "secret",
   "mutual-user",
