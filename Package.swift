@@ -23,6 +23,7 @@ let package = Package(
     .systemLibrary(name: "CURing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
     .systemLibrary(name: "CUdev", pkgConfig: "libudev", providers: [.apt(["libudev-dev"])]),
     .systemLibrary(name: "CNettle", pkgConfig: "nettle", providers: [.apt(["nettle-dev"])]),
+    .systemLibrary(name: "CHogweed", pkgConfig: "hogweed", providers: [.apt(["nettle-dev"])]),
     .systemLibrary(name: "CBlkid", pkgConfig: "blkid", providers: [.apt(["libblkid-dev"])]),
     .systemLibrary(name: "CVerbs", pkgConfig: "librdmacm", providers: [.apt(["libibverbs-dev", "librdmacm-dev"])]),
 
@@ -49,10 +50,11 @@ let package = Package(
         "Wire", "SCSI", "ISCSI", "HA", "Reactor", "Privileged", "Storage", "Datamover", "Discovery", "CSystem",
       ],
       swiftSettings: hot),
+    .target(name: "Appliance", dependencies: ["Gateway", "Discovery", "CHogweed"], swiftSettings: strict),
     .executableTarget(
       name: "gatewayd",
       dependencies: [
-        "Gateway", "CSystem",
+        "Gateway", "Appliance", "Discovery", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "TOMLKit", package: "TOMLKit"),
       ],
@@ -83,6 +85,7 @@ let package = Package(
       name: "DatamoverTests", dependencies: ["Datamover", "Reactor", "ISCSI", "Wire", "CSystem", "TestSupport"],
       swiftSettings: strict),
     .testTarget(name: "DiscoveryTests", dependencies: ["Discovery", "TestSupport"], swiftSettings: strict),
+    .testTarget(name: "ApplianceTests", dependencies: ["Appliance", "Gateway", "CHogweed"], swiftSettings: strict),
     .testTarget(
       name: "GatewayTests",
       dependencies: [

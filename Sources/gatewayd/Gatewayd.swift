@@ -19,7 +19,9 @@ struct Gatewayd: ParsableCommand {
     subcommands: [
       RunCommand.self, StatusCommand.self, DisksCommand.self, NICsCommand.self, SessionsCommand.self,
       PairCommand.self, SwitchoverCommand.self, MetricsCommand.self, DoctorCommand.self, AttachCommand.self,
-      DetachCommand.self,
+      DetachCommand.self, ReportCommand.self,
       SettingsCommand.self, VersionCommand.self, PrivilegedCommand.self,
+      BootDiskCommand.self, HealthyCommand.self, ConsoleCommand.self, SlotsCommand.self, UpdateCommand.self,
+      RollbackCommand.self, FactoryResetCommand.self,
     ])
 }

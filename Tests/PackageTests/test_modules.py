@@ -15,6 +15,7 @@ TABLE = {
     "CURing": set(),
     "CUdev": set(),
     "CNettle": set(),
+    "CHogweed": set(),
     "CBlkid": set(),
     "CSystemd": set(),
     "CVerbs": set(),
@@ -29,7 +30,8 @@ TABLE = {
     "Discovery": {"CUdev", "CBlkid", "CSystem", "CVerbs"},
     "Gateway": {"Wire", "SCSI", "ISCSI", "HA", "Reactor", "Privileged", "Storage", "Datamover", "Discovery", "CSystem",
                 "CSystemd"},
-    "gatewayd": {"Gateway", "CSystem", "CSystemd", "ArgumentParser", "TOMLKit"},
+    "Appliance": {"Gateway", "Discovery", "CHogweed"},
+    "gatewayd": {"Gateway", "Appliance", "Discovery", "CSystem", "CSystemd", "ArgumentParser", "TOMLKit"},
     # What the test targets share. In no other line of this table: the product has nothing of it.
     "TestSupport": set(),
     "PairWorld": {"HA", "Storage", "SCSI", "Wire", "TestSupport"},
