@@ -21,6 +21,14 @@ public enum SystemFiles {
     (text(path) ?? "").split(whereSeparator: \.isNewline).map(String.init)
   }
 
+  /// Whether something is mounted there.
+  public static func isMounted(at path: String) -> Bool {
+    lines("/proc/self/mounts").contains { line in
+      let words = line.split(separator: " ", maxSplits: 2)
+      return words.count > 1 && words[1] == path
+    }
+  }
+
   /// Names in a directory; empty if it cannot be read.
   public static func names(in directory: String) -> [String] {
     guard let stream = opendir(directory) else { return [] }

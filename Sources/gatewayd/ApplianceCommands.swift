@@ -120,8 +120,7 @@ struct UpdateCommand: ParsableCommand {
 
   /// To the state partition if there is one, else to memory; removed in any case.
   private func download(_ body: (String) throws(Update.Problem) -> String) throws(Update.Problem) -> String {
-    let isKept = SystemFiles.text("/proc/self/mounts")?.contains(" /state ") ?? false
-    let path = (isKept ? "/state" : "/run") + "/update.efi"
+    let path = (SystemFiles.isMounted(at: "/state") ? "/state" : "/run") + "/update.efi"
     defer { for file in [path, path + ".sig"] { unlink(file) } }
     for (address, file) in [(source + ".sig", path + ".sig"), (source, path)] {
       let words = [

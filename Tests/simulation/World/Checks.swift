@@ -21,7 +21,9 @@ extension World {
   private func checkCarried(_ index: Int, _ node: SimNode, _ epoch: Epoch, _ what: String) {
     let disk = disks[index]
     if disk.shared.fence == .lease { return checkLease(disk, node, epoch, what) }
-    let isLoose = now < disk.loosenedAt + 3_000_000_000 || !disk.hasPower
+    // A node that stood still has not looked since.
+    let since = node.wentOnAt > disk.loosenedAt ? node.wentOnAt : disk.loosenedAt
+    let isLoose = now < since + 3_000_000_000 || !disk.hasPower
     guard let holder = disk.holder.flatMap(ReservationKey.init(rawValue:)) else {
       if !isLoose { fail("\(what) disk \(index) in epoch \(epoch), which nobody holds") }
       return

@@ -43,6 +43,8 @@ final class SimNode {
   var mode = Mode.off
   var session = 0
   var servedEpoch = Epoch.none
+  /// When it last went on after a pause.
+  var wentOnAt: UInt64 = 0
   var served: [Bool]
   /// Not suspended since.
   var admitted: [Bool]
@@ -184,6 +186,7 @@ final class SimNode {
     world.after(time) {
       guard self.instance == current, self.isPaused else { return }
       self.isPaused = false
+      self.wentOnAt = self.world.now
       self.world.log { "\(self.name): goes on" }
       // What was decided before is done late. The shards wait for the engine's pulse, whatever else has piled up.
       self.hasPulse = false
