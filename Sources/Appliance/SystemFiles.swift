@@ -1,3 +1,5 @@
+import Discovery
+import Gateway
 import Glibc
 
 /// Files and programs of the appliance.
@@ -8,47 +10,17 @@ public enum SystemFiles {
   public static let bootDirectory = "/run/gatewayd-boot"
 
   /// A small file as text, at most 1 MiB; nil if it cannot be read.
-  public static func text(_ path: String) -> String? {
-    guard let file = fopen(path, "re") else { return nil }
-    defer { fclose(file) }
-    let bytes = [UInt8](unsafeUninitializedCapacity: 1 << 20) { buffer, count in
-      count = fread(buffer.baseAddress, 1, buffer.count, file)
-    }
-    return String(decoding: bytes, as: UTF8.self)
-  }
+  public static func text(_ path: String) -> String? { KernelText.text(of: path, limit: 1 << 20) }
 
   public static func lines(_ path: String) -> [String] {
     (text(path) ?? "").split(whereSeparator: \.isNewline).map(String.init)
   }
 
-  /// Whether something is mounted there.
-  public static func isMounted(at path: String) -> Bool {
-    lines("/proc/self/mounts").contains { line in
-      let words = line.split(separator: " ", maxSplits: 2)
-      return words.count > 1 && words[1] == path
-    }
-  }
-
-  /// Names in a directory; empty if it cannot be read.
-  public static func names(in directory: String) -> [String] {
-    guard let stream = opendir(directory) else { return [] }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream) {
-      names.append(withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) })
-    }
-    return names.filter { $0 != "." && $0 != ".." }.sorted()
-  }
-
   /// IMAGE_VERSION; nil: this is not the image.
   public static var imageVersion: String? { KernelImage.facts(text(releasePath) ?? "")["IMAGE_VERSION"] }
 
-  public static func slots() -> Slots { Slots(files: names(in: slotsDirectory), runningVersion: imageVersion ?? "") }
-
-  public static var hostName: String {
-    var name = [CChar](repeating: 0, count: 65)
-    gethostname(&name, 64)
-    return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  public static func slots() -> Slots {
+    Slots(files: KernelText.names(in: slotsDirectory), runningVersion: imageVersion ?? "")
   }
 
   /// Runs a program to its end; its output and errors as text, at most `bytesMax` of it, the rest is read and dropped.
@@ -87,17 +59,6 @@ public enum SystemFiles {
 }
 
 extension SystemFiles {
-  static func reason(_ code: Int32) -> String { String(cString: strerror(code)) }
-
-  /// The first bytes of a file; nil if it cannot be read.
-  static func bytes(_ path: String, bytesMax: Int) -> [UInt8]? {
-    guard let file = fopen(path, "re") else { return nil }
-    defer { fclose(file) }
-    return [UInt8](unsafeUninitializedCapacity: bytesMax) { buffer, count in
-      count = fread(buffer.baseAddress, 1, buffer.count, file)
-    }
-  }
-
   static func byteCount(_ path: String) -> UInt64? {
     var facts = stat()
     return stat(path, &facts) == 0 ? UInt64(clamping: facts.st_size) : nil
@@ -106,15 +67,15 @@ extension SystemFiles {
   /// A new file with these bytes, on the medium when this returns.
   static func write(_ bytes: UnsafeRawBufferPointer, to path: String) throws(Update.Problem) {
     let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-    guard descriptor >= 0 else { throw Update.Problem("\(path): \(reason(errno))") }
+    guard descriptor >= 0 else { throw Update.Problem("\(path): \(SystemError.text(errno))") }
     defer { close(descriptor) }
     var written = 0
     while written < bytes.count {
       let count = Glibc.write(descriptor, bytes.baseAddress?.advanced(by: written), min(bytes.count - written, 1 << 20))
       if count < 0, errno == EINTR { continue }
-      guard count > 0 else { throw Update.Problem("\(path): \(reason(errno))") }
+      guard count > 0 else { throw Update.Problem("\(path): \(SystemError.text(errno))") }
       written += count
     }
-    guard fsync(descriptor) == 0 else { throw Update.Problem("\(path): \(reason(errno))") }
+    guard fsync(descriptor) == 0 else { throw Update.Problem("\(path): \(SystemError.text(errno))") }
   }
 }

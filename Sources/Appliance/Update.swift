@@ -1,3 +1,5 @@
+import Discovery
+import Gateway
 import Glibc
 
 /// Brings another version onto the ESP. The signature comes first, then the ESP is looked at; the new file comes under another
@@ -27,8 +29,8 @@ public struct Update {
 
   /// - Returns: The version that was installed.
   public func install(_ path: String, signature signaturePath: String) throws(Problem) -> String {
-    guard let signature = SystemFiles.bytes(signaturePath, bytesMax: UpdateKey.signatureBytes + 1) else {
-      throw Problem("\(signaturePath): \(SystemFiles.reason(errno))")
+    guard let signature = KernelText.bytes(of: signaturePath, limit: UpdateKey.signatureBytes + 1) else {
+      throw Problem("\(signaturePath): \(SystemError.text(errno))")
     }
     let image = try MappedFile(path)
     guard key.isSignature(signature, of: image.bytes) else {
@@ -63,7 +65,7 @@ public struct Update {
   /// What the removed ones take counts as free.
   private func checkSpace(_ bytes: UInt64, _ change: Slots.Change) throws(Problem) {
     var facts = statvfs()
-    guard statvfs(directory, &facts) == 0 else { throw Problem("\(directory): \(SystemFiles.reason(errno))") }
+    guard statvfs(directory, &facts) == 0 else { throw Problem("\(directory): \(SystemError.text(errno))") }
     let freed = change.removed.reduce(UInt64(0)) { $0 + (SystemFiles.byteCount("\(directory)/\($1)") ?? 0) }
     let free = UInt64(facts.f_bavail) * UInt64(facts.f_frsize) + freed
     guard free >= bytes + Self.spareBytes else {
@@ -108,7 +110,7 @@ public struct Update {
     if let added = change.added { renamings.insert(.init(from: Self.temporaryName, to: added), at: 0) }
     for renaming in renamings {
       guard rename("\(directory)/\(renaming.from)", "\(directory)/\(renaming.to)") == 0 else {
-        let reason = SystemFiles.reason(errno)
+        let reason = SystemError.text(errno)
         unlink("\(directory)/\(Self.temporaryName)")
         throw Problem("\(renaming.from): \(reason)")
       }
@@ -123,7 +125,7 @@ struct MappedFile: ~Copyable {
 
   init(_ path: String) throws(Update.Problem) {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw Update.Problem("\(path): \(SystemFiles.reason(errno))") }
+    guard descriptor >= 0 else { throw Update.Problem("\(path): \(SystemError.text(errno))") }
     defer { close(descriptor) }
     guard let count = SystemFiles.byteCount(path), count > 0, count <= Update.bytesMax else {
       throw Update.Problem("\(path): it is empty or too large")
@@ -131,7 +133,7 @@ struct MappedFile: ~Copyable {
     // From the medium, not from the cache: this is also how a copy is read again.
     posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED)
     guard let start = mmap(nil, Int(count), PROT_READ, MAP_PRIVATE, descriptor, 0), start != MAP_FAILED else {
-      throw Update.Problem("\(path): \(SystemFiles.reason(errno))")
+      throw Update.Problem("\(path): \(SystemError.text(errno))")
     }
     bytes = UnsafeRawBufferPointer(start: start, count: Int(count))
   }

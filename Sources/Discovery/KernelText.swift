@@ -1,9 +1,9 @@
 import Glibc
 
 /// Reading the small text files of /proc and /sys, and making text of unknown origin fit for a terminal.
-enum KernelText {
+package enum KernelText {
   /// The bytes of a file, at most `limit`; nil if it cannot be opened or read.
-  static func bytes(of path: String, limit: Int = 4096) -> [UInt8]? {
+  package static func bytes(of path: String, limit: Int = 4096) -> [UInt8]? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
@@ -19,7 +19,7 @@ enum KernelText {
     return result
   }
 
-  static func text(of path: String, limit: Int) -> String? {
+  package static func text(of path: String, limit: Int) -> String? {
     bytes(of: path, limit: limit).map { String(decoding: $0, as: UTF8.self) }
   }
 
@@ -42,7 +42,7 @@ enum KernelText {
   }
 
   /// Names in a directory, sorted, without "." and ".."; empty if it cannot be read.
-  static func names(in directory: String) -> [String] {
+  package static func names(in directory: String) -> [String] {
     guard let stream = opendir(directory) else { return [] }
     defer { closedir(stream) }
     var names: [String] = []

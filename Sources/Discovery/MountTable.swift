@@ -1,6 +1,6 @@
 /// /proc/PID/mountinfo and /proc/swaps, read as proc(5) has them. Paths in both may hold anything that a user can name a
 /// file; white space and backslashes are octal escapes. A line that cannot be understood is passed over.
-enum MountTable {
+package enum MountTable {
   struct Mount: Equatable, Sendable {
     var number: DeviceNumber
     /// The directory of the file system that is mounted: not "/" for a bind mount or a btrfs subvolume.
@@ -18,6 +18,11 @@ enum MountTable {
 
   private static let space = UInt8(ascii: " ")
   private static let newline = UInt8(ascii: "\n")
+
+  /// Whether something is mounted at this directory.
+  package static func isMounted(at path: String) -> Bool {
+    mounts(KernelText.bytes(of: "/proc/self/mountinfo", limit: 1 << 20) ?? []).contains { $0.mountPoint == path }
+  }
 
   static func mounts(_ text: [UInt8]) -> [Mount] { text.split(separator: newline).compactMap(mount) }
 

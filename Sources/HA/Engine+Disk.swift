@@ -202,10 +202,8 @@ extension Engine {
     disks[index].busy = nil
     switch answer {
     case .surveyed(let survey):
-      noteSigns(index, survey, before: disks[index].lookedAt)
-      if disks[index].noteLeases(survey, me: me, orderedAt: busy.since, now), disks[index].lookedAt != 0 {
-        (disks[index].movedAt, disks[index].signAt) = (disks[index].lookedAt, now)
-      }
+      noteSigns(index, survey, now)
+      if disks[index].noteLeases(survey, me: me, orderedAt: busy.since, now) { disks[index].noteMove(now) }
       disks[index].lookedAt = busy.since
       disks[index].survey = survey
       disks[index].shared.nodes = survey.nodes

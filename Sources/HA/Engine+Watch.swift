@@ -159,8 +159,8 @@ extension Engine {
   func isWatched(_ id: DiskID) -> Bool { watched.contains(id) }
 
   /// Whether a majority of the arbiters was looked at for so long, and lately, that an active's beat would have been seen, and
-  /// that one with which it was seen last answers no more. Without that, silence on the links means nothing: its path may be there again for a moment only, or this node may have
-  /// stood still until a moment ago.
+  /// that whoever wrote the last one answers no more. Without that, silence on the links means nothing: this node's path may
+  /// be there again for a moment only, or it may have stood still until a moment ago.
   private func knowsBeats(_ now: Instant) -> Bool {
     let list = watched
     let known = list.reduce(0) { sum, id in
@@ -203,14 +203,13 @@ extension Engine {
     disks.contains { $0.seenBeat?.offersHandover == true && ($0.movedAt ?? 0) + PairTimers.silence > lastStep }
   }
 
-  /// Looks whether another node left a sign since the look before, which was ordered at `before`: a beat, or its name as the
-  /// owner. No more is known than that it was written after that.
-  mutating func noteSigns(_ index: Int, _ found: Survey, before: Instant) {
+  /// Looks whether another node left a sign since the look before: a beat, or its name as the owner.
+  mutating func noteSigns(_ index: Int, _ found: Survey, _ now: Instant) {
     let beat = found.beat.flatMap { $0.node == me.node ? nil : $0 }
     let owner = found.owner.flatMap { $0.node == me.node ? nil : $0 }
     let hasMoved = beat != nil && beat != disks[index].seenBeat || owner != nil && owner != disks[index].seenOwner
     if hasMoved {
-      if disks[index].lookedAt != 0 { (disks[index].movedAt, disks[index].signAt) = (before, lastStep) }
+      disks[index].noteMove(now)
       disks[index].quietSince = nil
     }
     (disks[index].seenBeat, disks[index].seenOwner) = (beat, owner)

@@ -82,6 +82,11 @@ struct EngineDisk: Sendable {
 
   func isLate(_ now: Instant) -> Bool { busy.map { now >= $0.since + PairTimers.diskLimit } ?? false }
 
+  /// Something new was found, written after the look before was ordered: no more is known of when.
+  mutating func noteMove(_ now: Instant) {
+    if lookedAt != 0 { (movedAt, signAt) = (lookedAt, now) }
+  }
+
   /// Everything of an epoch is over.
   mutating func forgetEpoch() {
     survey = nil

@@ -120,7 +120,7 @@ struct UpdateCommand: ParsableCommand {
 
   /// To the state partition if there is one, else to memory; removed in any case.
   private func download(_ body: (String) throws(Update.Problem) -> String) throws(Update.Problem) -> String {
-    let path = (SystemFiles.isMounted(at: "/state") ? "/state" : "/run") + "/update.efi"
+    let path = (MountTable.isMounted(at: "/state") ? "/state" : "/run") + "/update.efi"
     defer { for file in [path, path + ".sig"] { unlink(file) } }
     for (address, file) in [(source + ".sig", path + ".sig"), (source, path)] {
       let words = [

@@ -20,29 +20,18 @@ struct ConsoleCommand: ParsableCommand {
       if once { return print(text, terminator: "") }
       if text != shown {
         // Clears the screen; on a serial line that is kept in a file it only separates. CR: the line may be raw.
-        show(
-          "\u{1B}[H\u{1B}[2J" + text.split(separator: "\n", omittingEmptySubsequences: false).joined(separator: "\r\n"))
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        print("\u{1B}[H\u{1B}[2J" + lines.joined(separator: "\r\n"), terminator: "")
+        fflush(nil)
         shown = text
       }
       sleep(2)
     }
   }
 
-  private func show(_ text: String) {
-    let bytes = Array(text.utf8)
-    var written = 0
-    while written < bytes.count {
-      let count = bytes.withUnsafeBytes {
-        write(STDOUT_FILENO, $0.baseAddress?.advanced(by: written), $0.count - written)
-      }
-      guard count > 0 else { return }
-      written += count
-    }
-  }
-
   private func page() -> ConsolePage {
     var page = ConsolePage(
-      version: SystemFiles.imageVersion ?? GatewayVersion.current, hostName: SystemFiles.hostName)
+      version: SystemFiles.imageVersion ?? GatewayVersion.current, hostName: Identity.hostName)
     page.slots = SystemFiles.slots()
     page.bootDisk = SystemFiles.lines("\(SystemFiles.bootDirectory)/disk").first
     page.notes = SystemFiles.lines("\(SystemFiles.bootDirectory)/notes")

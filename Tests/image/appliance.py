@@ -17,7 +17,7 @@ REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(REPOSITORY / "Tests" / "lab"))
 
 from machines.places import TimedOut, run, start, wait_until  # noqa: E402
-from machines.qmp import QMP, QMPError  # noqa: E402
+from machines.qmp import QMP  # noqa: E402
 
 IMAGES = REPOSITORY / ".build" / "image"
 WORK = REPOSITORY / ".build" / "image-tests"
@@ -133,16 +133,7 @@ class Appliance:
         self.qmp("device_add", id=name, driver="virtio-blk-pci", drive=f"node-{name}", serial=name, bus="port0")
 
     def unplug(self, name):
-        self.qmp("device_del", id=name)
-
-        def gone():
-            try:
-                self.qmp("blockdev-del", node_name=f"node-{name}")
-                return True
-            except QMPError:
-                return False
-
-        wait_until(gone, 60, f"{name} is let go of")
+        self.qmp.unplug(name, 60, f"{name} is let go of")
 
     # ---- Its power
 

@@ -5,7 +5,7 @@ import Storage
 import Wire
 
 /// Identities that are made here: of clusters, disks, pair keys.
-enum Identity {
+package enum Identity {
   static func randomBytes(_ count: Int) -> [UInt8] {
     [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
       system_random(buffer.baseAddress, UInt64(count))
@@ -46,11 +46,13 @@ enum Identity {
       fputs("\(node)\n", file)
       fclose(file)
     }
+    return NodeIdentity(node: node, bootID: max(randomNumber(), 1), name: hostName)
+  }
+
+  package static var hostName: String {
     var name = [CChar](repeating: 0, count: 65)
     gethostname(&name, 64)
-    return NodeIdentity(
-      node: node, bootID: max(randomNumber(), 1),
-      name: String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
   /// The addresses of the network cards that are hardware, sorted.

@@ -10,7 +10,7 @@ from . import clock
 from .agent import Agent, Failed
 from .image import tool
 from .places import TimedOut, start, wait_until
-from .qmp import QMP, QMPError
+from .qmp import QMP
 
 KERNEL_LINE = (
     "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on "
@@ -244,16 +244,7 @@ class Machine:
 
     def unplug(self, name, seconds=20):
         """Pulls a disk out; its content stays for the next `plug`."""
-        self.qmp("device_del", id=name)
-
-        def gone():
-            try:
-                self.qmp("blockdev-del", node_name=f"node-{name}")
-                return True
-            except QMPError:
-                return False
-
-        wait_until(gone, seconds, f"{self.name} lets go of {name}")
+        self.qmp.unplug(name, seconds, f"{self.name} lets go of {name}")
         self.plugged.discard(name)
 
     def remove(self, name):

@@ -44,5 +44,18 @@ class QMP:
             if "return" in answer:
                 return answer["return"]
 
+    def unplug(self, name, seconds, what):
+        """Pulls a disk out that was plugged in under this name; waits until the machine lets go of it."""
+        self("device_del", id=name)
+
+        def gone():
+            try:
+                self("blockdev-del", node_name=f"node-{name}")
+                return True
+            except QMPError:
+                return False
+
+        wait_until(gone, seconds, what)
+
     def close(self):
         self.socket.close()

@@ -115,7 +115,7 @@ enum PairChecks {
 
   private static func disks(_ pair: PairReport) -> [DoctorCheck] {
     pair.disks.compactMap { disk in
-      let name = "LUN \(disk.lun) (\(disk.path))"
+      let name = name(disk.lun, disk.path)
       if !disk.problem.isEmpty {
         return DoctorCheck("pair disks", .problem, "\(name) is not served: \(disk.problem)", advice: "gatewayd pair")
       }
@@ -138,16 +138,18 @@ enum PairChecks {
     }
   }
 
+  private static func name(_ lun: UInt16, _ path: String) -> String { "LUN \(lun) (\(path))" }
+
   private static func unfenced(_ pair: PairReport) -> [DoctorCheck] {
     var checks: [DoctorCheck] = []
     if !pair.unfencedDisks.isEmpty {
-      let names = pair.unfencedDisks.map { "LUN \($0.lun) (\($0.path))" }.joined(separator: ", ")
+      let names = pair.unfencedDisks.map { name($0.lun, $0.path) }.joined(separator: ", ")
       checks.append(
         DoctorCheck(
           "fence", .note, "this machine's alone, so not taken over: \(names)",
           advice: "a pair takes over disks that both nodes see, with a label: gatewayd disks"))
     }
-    let unguarded = pair.disks.filter(\.isUnguarded).map { "LUN \($0.lun) (\($0.path))" }
+    let unguarded = pair.disks.filter(\.isUnguarded).map { name($0.lun, $0.path) }
     if !unguarded.isEmpty {
       checks.append(
         DoctorCheck(
