@@ -14,6 +14,8 @@ public struct ConsolePage: Sendable {
   /// Nil: the daemon does not answer, for this reason.
   public var status: StatusReport?
   public var silence = ""
+  /// Why it does not start, if that are the settings: a line each.
+  public var settingsProblems: [String] = []
   public var disks: [DiskReport] = []
   public var pair: PairReport?
 
@@ -48,6 +50,7 @@ public struct ConsolePage: Sendable {
       add("Problems", status.problems)
     } else {
       add("Target", ["gatewayd does not answer: \(silence)"])
+      add("Settings", settingsProblems)
     }
     return lines.joined(separator: "\n") + "\n"
   }
@@ -62,8 +65,11 @@ public struct ConsolePage: Sendable {
   private var pairLines: [String] {
     guard let pair else { return [] }
     guard pair.isRunning else { return ["alone: \(pair.reason)"] }
-    let peer = pair.peer.map { "\($0.name) is \($0.role), \($0.linksBothWays) links" } ?? "no other node heard"
+    let other =
+      pair.peer.map {
+        $0.isSilent ? "\($0.name) is silent, was \($0.role)" : "\($0.name) is \($0.role), \($0.linksBothWays) links"
+      } ?? "no other node heard"
     let held = pair.hold.isEmpty ? [] : ["takeovers are held: \(pair.hold)"]
-    return ["this node is \(pair.role); \(peer)"] + held
+    return ["this node is \(pair.role); \(other)"] + held
   }
 }

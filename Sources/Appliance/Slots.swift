@@ -69,17 +69,25 @@ public struct Slots: Equatable, Sendable {
     public var to: String
   }
 
-  /// The new version is tried at the next start; the one that runs stays as it is, unless it is the newer one and would be
-  /// preferred: then it counts as failed.
+  /// The new version is tried at the next start; the one that runs stays, for it is what is started when the new one fails. So
+  /// it has tries again if it was to be left for another, and counts as failed if it is the newer and would be preferred.
   public func installing(_ version: String) throws(Refusal) -> Change {
     guard ImageVersion.isValid(version) else { throw Refusal(description: "'\(version)' is no version") }
     guard let current else {
       throw Refusal(description: "the version that runs is not on the ESP: there is nothing to update")
     }
     guard version != current.version else { throw Refusal(description: "version \(version) runs already") }
+    // Of two versions on trial none may be left, and what is proven would be gone.
+    if let left = current.triesLeft, left > 0, let proven = others.first(where: { $0.triesLeft == nil }) {
+      throw Refusal(
+        description: "version \(current.version), which runs, has not proven itself yet, and \(proven.version) "
+          + "would go: wait until 'gatewayd slots' calls it proven, or 'gatewayd rollback --reboot' first")
+    }
     var change = Change(removed: others.map(\.file), added: Self.name(version, tries: Self.tries))
     if ImageVersion.isOlder(version, than: current.version) {
       change.renamed = [Renaming(from: current.file, to: Self.name(current.version, tries: 0))]
+    } else if current.hasFailed {
+      change.renamed = [Renaming(from: current.file, to: Self.name(current.version, tries: Self.tries))]
     }
     return change
   }

@@ -64,6 +64,14 @@ extension SystemFiles {
     return stat(path, &facts) == 0 ? UInt64(clamping: facts.st_size) : nil
   }
 
+  /// What is known of a file or a directory is on the medium when this returns, and not in its cache.
+  static func flush(_ path: String) throws(Update.Problem) {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw Update.Problem("\(path): \(SystemError.text(errno))") }
+    defer { close(descriptor) }
+    guard fsync(descriptor) == 0 else { throw Update.Problem("\(path): \(SystemError.text(errno))") }
+  }
+
   /// A new file with these bytes, on the medium when this returns.
   static func write(_ bytes: UnsafeRawBufferPointer, to path: String) throws(Update.Problem) {
     let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)

@@ -47,7 +47,7 @@ public struct Update {
     try checkSpace(UInt64(image.bytes.count), change)
     try writable { () throws(Problem) in
       unlink("\(directory)/\(Self.temporaryName)")
-      for file in change.removed { unlink("\(directory)/\(file)") }
+      for file in change.removed { try remove(file) }
       try bring(image, signature)
       try finish(change)
     }
@@ -90,6 +90,15 @@ public struct Update {
     }
   }
 
+  /// FAT frees a file's room and its name in any order. A version that has its name and not all of its room any more would be
+  /// started: so it loses its name first, for good.
+  private func remove(_ file: String) throws(Problem) {
+    let path = "\(directory)/\(Self.temporaryName)"
+    guard rename("\(directory)/\(file)", path) == 0 else { throw Problem("\(file): \(SystemError.text(errno))") }
+    try SystemFiles.flush(directory)
+    unlink(path)
+  }
+
   /// Writes the file under a name that the boot loader does not take, and reads it back from the medium.
   private func bring(_ image: borrowing MappedFile, _ signature: [UInt8]) throws(Problem) {
     let path = "\(directory)/\(Self.temporaryName)"
@@ -114,7 +123,10 @@ public struct Update {
         unlink("\(directory)/\(Self.temporaryName)")
         throw Problem("\(renaming.from): \(reason)")
       }
-      sync()
+      // One name after the other, also in a disk that keeps writes in a cache: where the running version's name changes, the
+      // other one has to be there for good. FAT has the place of a file in its name: so the file first, then the directory.
+      try SystemFiles.flush("\(directory)/\(renaming.to)")
+      try SystemFiles.flush(directory)
     }
   }
 }
@@ -143,10 +155,12 @@ struct MappedFile: ~Copyable {
 
 /// Asks the next start to forget what is kept (image/tree/usr/lib/gatewayd/state does it).
 public enum FactoryReset {
-  public static func request() throws(Update.Problem) {
+  /// - Parameter keepsSettings: what an operator has put on the ESP stays; only the state partition is made anew.
+  public static func request(keepsSettings: Bool) throws(Update.Problem) {
     try Update().writable { () throws(Update.Problem) in
       mkdir("/efi/gatewayd", 0o700)
-      try SystemFiles.write(UnsafeRawBufferPointer(start: nil, count: 0), to: "/efi/gatewayd/factory-reset")
+      let name = keepsSettings ? "state-reset" : "factory-reset"
+      try SystemFiles.write(UnsafeRawBufferPointer(start: nil, count: 0), to: "/efi/gatewayd/\(name)")
     }
   }
 }

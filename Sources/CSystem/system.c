@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -110,7 +111,9 @@ int64_t system_write_through(int fd, const void *bytes, uint64_t count, int64_t 
   return wrote < 0 ? -errno : wrote;
 }
 
-int system_listen(const void *address, unsigned length, int v6_only) {
+int system_forbid_dumps(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? -errno : 0; }
+
+int system_listen(const void *address, unsigned length, int v6_only, int may_be_absent) {
   const struct sockaddr *to = address;
   // Not blocking: a connection may be gone again before it is accepted.
   int fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -118,6 +121,8 @@ int system_listen(const void *address, unsigned length, int v6_only) {
   int one = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   if (to->sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only);
+  if (may_be_absent && to->sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_FREEBIND, &one, sizeof one);
+  if (may_be_absent && to->sa_family == AF_INET) setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &one, sizeof one);
   if (bind(fd, to, length) < 0 || listen(fd, 1024) < 0) {
     int error = errno;
     close(fd);

@@ -111,6 +111,13 @@ private func openRefusal(_ code: Int32) -> Reason {
   }
 }
 
+extension BlockDevice {
+  /// Whether the disk that has this number now is the one that was looked at. For good while it is open.
+  public var isStillPresent: Bool {
+    (KernelText.number("/sys/dev/block/\(number)/diskseq") ?? 0) == diskSequence
+  }
+}
+
 /// While the device is open its number cannot pass to another, so what holds here holds until it is closed.
 private func mismatch(_ fd: Int32, _ device: BlockDevice) -> Reason? {
   var status = stat()
@@ -118,11 +125,10 @@ private func mismatch(_ fd: Int32, _ device: BlockDevice) -> Reason? {
   else {
     return Reason(.identityChanged, "Its node is not the device \(device.number).")
   }
-  let sequence = KernelText.number("/sys/dev/block/\(device.number)/diskseq") ?? 0
   let offset = lseek(fd, 0, SEEK_CUR)
   let end = lseek(fd, 0, SEEK_END)
   lseek(fd, offset, SEEK_SET)
-  guard sequence == device.diskSequence, end >= 0, UInt64(end) == device.bytes else {
+  guard device.isStillPresent, end >= 0, UInt64(end) == device.bytes else {
     return Reason(.identityChanged, "It changed while it was being examined.")
   }
   return nil

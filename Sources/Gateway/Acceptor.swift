@@ -59,9 +59,10 @@ final class Acceptor: Sendable {
   private let wake: Int32
   let listeners: [Listener]
   private let finished = Atomic<Bool>(false)
-  private let refused = Atomic<UInt64>(0)
+  private let refused = Mutex(EventCounts())
 
-  /// Opens every listening socket, or none.
+  /// Opens every listening socket, or none. An address that no interface has yet is no reason to serve at none: a cable or
+  /// DHCP may be late. Nor is IPv6 where there is none, beside others.
   /// - Parameter passed: sockets that listen already, and from now on belong to it; if there are any, it opens none.
   init(
     addresses: [ListenAddress], passed: [Int32] = [], context: ShardContext, rules: Rules
@@ -69,22 +70,35 @@ final class Acceptor: Sendable {
     self.context = context
     self.rules = Mutex(rules)
     var open = try Self.listeners(passed)
+    var failures: [StartError] = []
     for address in addresses where passed.isEmpty {
-      do throws(StartError) {
-        open += try Self.listen(address)
-      } catch {
-        for listener in open { close(listener.fd) }
-        throw error
-      }
+      do throws(StartError) { open += try Self.listen(address) } catch { failures.append(error) }
     }
+    if let fatal = failures.first(where: { $0.code != EAFNOSUPPORT || open.isEmpty }) {
+      for listener in open { close(listener.fd) }
+      throw fatal
+    }
+    for failure in failures { Log.warning(failure.description) }
     listeners = open
     wake = system_eventfd()
   }
 
   deinit { close(wake) }
 
+  /// Addresses that no interface has now.
+  var absent: Set<String> {
+    guard let interfaces = try? NetworkInterfaces.read() else { return [] }
+    let here = Set(interfaces.addresses.map(\.address))
+    return Set(
+      listeners.compactMap { listener in
+        guard let address = SocketAddress(listener.address)?.address, !address.isUnassignable, !here.contains(address)
+        else { return nil }
+        return listener.address.description
+      })
+  }
+
   /// Connections turned away since the start.
-  var refusedCount: UInt64 { refused.load(ordering: .relaxed) }
+  var refusedCount: UInt64 { events.counts.values.reduce(0, +) }
 
   func set(_ rules: Rules) { self.rules.withLock { $0 = rules } }
 
@@ -122,7 +136,7 @@ final class Acceptor: Sendable {
     guard let socketAddress = SocketAddress(address) else {
       throw StartError("\(address): not an address of this machine", code: EADDRNOTAVAIL)
     }
-    let fd = socketAddress.withBytes { system_listen($0, $1, 1) }
+    let fd = socketAddress.withBytes { system_listen($0, $1, 1, 1) }
     guard fd >= 0 else {
       let hint = fd == -EADDRINUSE ? "; another target (tgt, LIO, a second gatewayd) has this port" : ""
       throw StartError("cannot listen on \(address): \(String(cString: strerror(-fd)))\(hint)", code: -fd)
@@ -184,18 +198,21 @@ final class Acceptor: Sendable {
   /// Lets a peer in by the network rule and the limits, whatever it came over; nil: turned away, counted and said.
   func admit(_ peer: SocketAddress) -> ConnectionTicket? {
     let limit = rules.withLock { $0.connectionsPerAddress }
-    let reason: String
-    if let refusal = refusal(of: peer) {
-      reason = refusal
+    let refusal: (why: ConnectionRefusal, reason: String)
+    if let found = self.refusal(of: peer) {
+      refusal = found
     } else if let ticket = ledger.admit(peer.address, limit: limit) {
       return ticket
     } else {
-      reason = "it has \(limit) already"
+      refusal = (.addressLimit, "it has \(limit) already")
     }
-    refused.add(1, ordering: .relaxed)
-    Log.notice("connection from \(peer.text) refused: \(reason)")
+    refused.withLock { $0.add(.connectionRefused(refusal.why)) }
+    Log.notice("connection from \(peer.text) refused: \(refusal.reason)")
     return nil
   }
+
+  /// Those that were turned away, by why.
+  var events: EventCounts { refused.withLock { $0 } }
 
   /// The shard for the next connection: the one with the fewest, which has one more from now on.
   func takeShard() -> ShardHandle {
@@ -204,12 +221,12 @@ final class Acceptor: Sendable {
     return shard
   }
 
-  private func refusal(of peer: SocketAddress) -> String? {
+  private func refusal(of peer: SocketAddress) -> (ConnectionRefusal, String)? {
     let rules = self.rules.withLock { $0 }
     let total = context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) }
-    if total >= rules.connectionsMax { return "\(total) connections are open already" }
+    if total >= rules.connectionsMax { return (.connectionLimit, "\(total) connections are open already") }
     guard rules.access.admits(address: peer.address.bytes, isOnLink: Self.isOnLink(peer.address)) else {
-      return "its network is not one that [access] networks admits"
+      return (.network, "its network is not one that [access] networks admits")
     }
     return nil
   }

@@ -26,6 +26,8 @@ public final class Gateway: GatewayControl {
   private let startedAt = system_monotonic_ns()
   private struct Parts: Sendable {
     var settings: Settings
+    /// What the last reading of the settings left to be done.
+    var settingsProblems: [String] = []
     var context: ShardContext?
     var acceptor: Acceptor?
     var iser: ISERAcceptor?
@@ -37,11 +39,15 @@ public final class Gateway: GatewayControl {
   }
   private let parts: Mutex<Parts>
   private let nicWatch: NICWatch
+  private let metricsServer: MetricsServer
 
   public init(_ options: RunOptions) {
     self.options = options
     parts = Mutex(Parts(settings: options.settings))
     nicWatch = NICWatch(isEnabled: options.servesISER)
+    let this = WeakGateway()
+    metricsServer = MetricsServer { this.gateway?.metrics() ?? Metrics.down }
+    this.set(self)
   }
 
   /// The shards, once it has started.
@@ -128,6 +134,7 @@ public final class Gateway: GatewayControl {
     }
     watchSharedDisks(provisioner)
     for listener in acceptor.listeners { Log.info("target \(name) listens on \(listener.address)") }
+    metricsServer.listen(on: settings.metrics.listen)
     // The first inventory, too, is a change: an iSER listener is started by it.
     nicWatch.start { [weak self] inventory in self?.startISER(inventory) }
   }
@@ -156,8 +163,7 @@ public final class Gateway: GatewayControl {
       guard let context = parts.context, var configuration = parts.configuration,
         configuration.deviceServer.portGroups != groups || configuration.slot != parts.portGroups.slot
       else { return nil }
-      configuration.deviceServer = DeviceServer(
-        deviceName: configuration.deviceServer.deviceName, registry: context.registry, portGroups: groups)
+      configuration.deviceServer = configuration.deviceServer.with(groups)
       configuration.slot = parts.portGroups.slot
       parts.configuration = configuration
       return (context, configuration)
@@ -200,6 +206,7 @@ public final class Gateway: GatewayControl {
     pair?.stop(within: seconds * 0.3)
     acceptor?.stop()
     nicWatch.stop()
+    metricsServer.stop()
     parts.withLock { $0.iser }?.listener.stop()
     provisioner?.stop()
     guard let context else { return }
@@ -241,7 +248,7 @@ public final class Gateway: GatewayControl {
         access: AccessRules(settings)),
       deviceServer: DeviceServer(
         deviceName: name.text, registry: registry,
-        portGroups: PortGroupState().groups),
+        portGroups: PortGroupState().groups, clock: { WallClock.milliseconds }),
       sessionsMax: settings.limits.sessions, queueDepth: UInt32(settings.limits.queueDepth),
       loginTimeoutNs: UInt64(settings.limits.loginTimeoutSeconds) * second,
       nopIntervalNs: UInt64(settings.timeouts.nopIntervalSeconds) * second,
@@ -267,6 +274,8 @@ public final class Gateway: GatewayControl {
     return portals
   }
 
+  public func note(settingsProblems: [String]) { parts.withLock { $0.settingsProblems = settingsProblems } }
+
   public func reload(_ settings: Settings) throws(ControlError) {
     let state = parts.withLock { $0 }
     guard let context = state.context, let acceptor = state.acceptor, let old = state.configuration else {
@@ -288,6 +297,7 @@ public final class Gateway: GatewayControl {
     acceptor.set(Self.rules(kept))
     state.provisioner?.set(kept.discovery)
     parts.withLock { $0.settings = kept }
+    metricsServer.listen(on: kept.metrics.listen)
     change { current in
       // What the pair and the NICs have changed meanwhile stays.
       configuration.target.targetName = current.target.targetName
@@ -296,27 +306,71 @@ public final class Gateway: GatewayControl {
       configuration.takesLogins = current.takesLogins
       current = configuration
     }
+    let (former, access, rules) = (old.target.access, configuration.target.access, kept.access)
+    // Once for all of them, and not on the threads that serve. Where it cannot be told nobody is ended for it.
+    let interfaces = try? NetworkInterfaces.read()
+    let admits: @Sendable (NetworkAddress) -> Bool = { address in
+      rules.admits(address: address.bytes, isOnLink: interfaces?.isOnLink(address) ?? true)
+    }
+    for handle in context.handles {
+      handle.post(.perform { $0.endSessions(former: former, access: access, admits: admits) })
+    }
+  }
+
+  public func endSession(_ session: UInt16) throws(ControlError) -> EndReport {
+    let context = parts.withLock { $0.context }
+    // Connections without a session have 0.
+    let count = session == 0 ? 0 : context?.sum(within: 1_000_000_000) { $0.endSession(tsih: session) } ?? 0
+    guard count > 0 else {
+      throw ControlError(.refused, "there is no session \(session); 'gatewayd sessions' lists them")
+    }
+    return EndReport(session: session)
   }
 
   // MARK: Reports
 
-  public func status() -> StatusReport {
+  public func status() -> StatusReport { look().0 }
+
+  public func look() -> (StatusReport, [SessionReport], Observations) {
     let state = parts.withLock { $0 }
     let shards = state.context?.reports() ?? []
+    var observed = Observations()
+    for shard in shards {
+      for (key, histogram) in shard.latencies { observed.latencies[key, default: LatencyHistogram()].add(histogram) }
+      observed.events.add(shard.events)
+    }
+    if let acceptor = state.acceptor { observed.events.add(acceptor.events) }
+    observed.events.add(metricsServer.events)
+    let sessions = shards.flatMap(\.sessions).sorted { $0.id < $1.id }
+    return (status(state, shards, observed), sessions, observed)
+  }
+
+  private func status(_ state: Parts, _ shards: [ShardReport], _ observed: Observations) -> StatusReport {
     var counters: [UInt16: IOCounters] = [:]
     for shard in shards {
       for (lun, count) in shard.units { counters[lun, default: IOCounters()].add(count) }
     }
-    let units = state.provisioner?.logicalUnits(counters) ?? []
+    var units = state.provisioner?.logicalUnits(counters) ?? []
+    let latencies = Dictionary(grouping: observed.latencies.filter { $0.value.count > 0 }) { $0.key.lun }
+    for index in units.indices {
+      units[index].latencies = (latencies[units[index].number] ?? []).sorted { $0.key < $1.key }.map(LatencyReport.init)
+    }
     let iser = iserState(state.iser, state.acceptor)
     var problems = (state.provisioner?.problems ?? []) + nicWatch.problems(iser)
+    problems += state.settingsProblems
+    let absent = state.acceptor?.absent ?? []
+    problems += absent.sorted().map { "listens on \($0), an address that no interface has" }
     let refused = state.acceptor?.refusedCount ?? 0
     if refused > 0 { problems.append("\(refused) connection(s) were refused; the log says why") }
+    let metrics = metricsServer.reports
+    problems += metrics.filter { $0.state != "listening" }.map { "no metrics at \($0.address): \($0.state)" }
     return StatusReport(
       uptimeSeconds: (system_monotonic_ns() - startedAt) / 1_000_000_000,
       targetName: state.configuration?.target.targetName.text ?? "", alias: state.settings.target.alias,
       portals: (state.acceptor?.listeners ?? []).map {
-        PortalReport(address: $0.address.description, transport: "tcp", state: "listening")
+        let address = $0.address.description
+        return PortalReport(
+          address: address, transport: "tcp", state: absent.contains(address) ? "no interface has it" : "listening")
       }, threads: state.context?.handles.count ?? 0, sessions: shards.reduce(0) { $0 + $1.sessions.count },
       memory: MemoryReport(
         arenaBytes: UInt64(shards.reduce(0) { $0 + $1.arenaBytes }),
@@ -324,7 +378,7 @@ public final class Gateway: GatewayControl {
         descriptors: Self.descriptorCount()),
       iser: shards.reduce(into: ISERReport()) { $0.add($1.iser) },
       rdma: RDMAReport(listener: ISERListenerReport(iser), nics: nicWatch.reports), logicalUnits: units,
-      problems: problems)
+      problems: problems, metrics: metrics)
   }
 
   /// What the iSER listener says, seen together with the NICs.
@@ -369,12 +423,30 @@ public final class Gateway: GatewayControl {
     return (context?.reports() ?? []).flatMap(\.sessions).sorted { $0.id < $1.id }
   }
 
+  public func traces(session: UInt16) -> [TraceReport] {
+    let context = parts.withLock { $0.context }
+    let clock = TraceClock()
+    let found = context?.collect(within: 1_000_000_000) { $0.traces(tsih: session, time: clock) } ?? []
+    return found.flatMap { $0 }.sorted { ($0.events.first?.time ?? "") < ($1.events.first?.time ?? "") }
+  }
+
   public func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport {
     guard let provisioner = parts.withLock({ $0.provisioner }) else {
       throw ControlError(.refused, "the gateway is not running yet")
     }
     return try provisioner.adopt(path: path, mode: mode)
   }
+}
+
+/// The gateway, for those that it owns.
+private final class WeakGateway: Sendable {
+  private struct Reference: Sendable {
+    weak var gateway: Gateway?
+  }
+  private let reference = Mutex(Reference())
+
+  var gateway: Gateway? { reference.withLock { $0.gateway } }
+  func set(_ gateway: Gateway) { reference.withLock { $0.gateway = gateway } }
 }
 
 /// The snapshot that a shard begins with, given out once.

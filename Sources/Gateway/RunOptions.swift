@@ -175,15 +175,31 @@ public struct ListenAddress: Sendable, Equatable, Hashable, CustomStringConverti
   /// Reads `[::]:3260`, `0.0.0.0:3260`, `127.0.0.1:0`, `[fe80::1%eth0]:3260`, an address alone (port 3260) or a port alone
   /// (every address).
   public init(parsing text: String) throws(ValueError) {
-    let bad = ValueError("'\(text)' is not an address to listen on; allowed: \(Self.allowed)")
-    let (host, port) = try Self.split(text, orThrow: bad)
-    guard let number = port.isEmpty ? Self.standardPort : UInt16(port), port.allSatisfy(\.isASCII),
+    try self.init(text, standardPort: Self.standardPort, everyHost: "::", allowed: Self.allowed)
+  }
+
+  static let allowedForMetrics =
+    "ADDRESS:PORT, [IPv6]:PORT, ADDRESS or PORT, as in 127.0.0.1:9862, [::1]:9862, 9862"
+
+  /// The same with the metrics' port; a port alone is on loopback.
+  init(parsingForMetrics text: String) throws(ValueError) {
+    try self.init(
+      text, standardPort: Settings.Metrics.standardPort, everyHost: "127.0.0.1", allowed: Self.allowedForMetrics)
+  }
+
+  /// - Parameter everyHost: Of a port alone.
+  private init(_ text: String, standardPort: UInt16, everyHost: String, allowed: String) throws(ValueError) {
+    let bad = ValueError("'\(text)' is not an address to listen on; allowed: \(allowed)")
+    let (host, port) = try Self.split(text, everyHost: everyHost, orThrow: bad)
+    guard let number = port.isEmpty ? standardPort : UInt16(port), port.allSatisfy(\.isASCII),
       !port.hasPrefix("+"), Self.isNumeric(host)
     else { throw bad }
     self.init(host: host, port: number)
   }
 
-  private static func split(_ text: String, orThrow bad: ValueError) throws(ValueError) -> (String, String) {
+  private static func split(
+    _ text: String, everyHost: String, orThrow bad: ValueError
+  ) throws(ValueError) -> (String, String) {
     if text.hasPrefix("[") {
       guard let close = text.firstIndex(of: "]") else { throw bad }
       let host = String(text[text.index(after: text.startIndex)..<close])
@@ -198,7 +214,7 @@ public struct ListenAddress: Sendable, Equatable, Hashable, CustomStringConverti
       guard !port.isEmpty else { throw bad }
       return (String(text[..<colon]), port)
     }
-    if !text.isEmpty, text.allSatisfy({ $0.isASCII && $0.isNumber }) { return ("::", text) }
+    if !text.isEmpty, text.allSatisfy({ $0.isASCII && $0.isNumber }) { return (everyHost, text) }
     return (text, "")
   }
 

@@ -10,6 +10,9 @@ public struct Settings: Sendable, Equatable {
   public var iser = ISER()
   public var timeouts = Timeouts()
   public var pair = Pair()
+  public var metrics = Metrics()
+  /// `[[disk]]`, in the order of the file: the first whose name matches a disk decides what kind of LUN it is.
+  public var disks: [DiskRule] = []
   /// `[log] level`.
   public var logLevel = LogLevel.info
 
@@ -99,6 +102,25 @@ public struct Settings: Sendable, Equatable {
     }
   }
 
+  /// One `[[disk]]`: what kind of LUN a disk is, beyond what it is by itself.
+  public struct DiskRule: Sendable, Equatable {
+    /// A glob for one of its names: its node, a link to it, or what `--disk` says.
+    public var name: String
+    public var isReadOnly = false
+    public var isRemovable = false
+    /// False: its blocks cannot be deallocated, whatever it can.
+    public var isThin = true
+    /// The logical block length that a blank disk gets; nil: its own.
+    public var blockBytes: UInt32?
+
+    public init(name: String) { self.name = name }
+  }
+
+  /// The rule for a disk with these names.
+  public func rule(for names: [String]) -> DiskRule? {
+    disks.first { rule in names.contains { Glob.matches(rule.name, $0) } }
+  }
+
   /// `[iser]`: iSCSI over RDMA, beside TCP.
   public struct ISER: Sendable, Equatable {
     /// Whether it is served where a NIC allows.
@@ -129,6 +151,16 @@ public struct Settings: Sendable, Equatable {
     public var hasExplicitALUA = false
     /// What resets this machine if it hangs while it has a disk that cannot fence and that another node may take over.
     public var watchdog = WatchdogChoice.automatic
+
+    public init() {}
+  }
+
+  /// `[metrics]`: what is counted, over HTTP.
+  public struct Metrics: Sendable, Equatable {
+    /// Where to listen; empty: nowhere.
+    public var listen: [ListenAddress] = []
+
+    public static let standardPort: UInt16 = 9862
 
     public init() {}
   }
@@ -221,6 +253,7 @@ extension Settings {
       ("pair.enabled", old.pair.isEnabled != new.pair.isEnabled),
       ("pair.explicit-alua", old.pair.hasExplicitALUA != new.pair.hasExplicitALUA),
       ("pair.watchdog", old.pair.watchdog != new.pair.watchdog),
+      ("disk", old.disks != new.disks),
       ("limits.memory", old.limits.memoryBytes != new.limits.memoryBytes),
     ]
     return rows.filter(\.1).map(\.0)

@@ -9,7 +9,10 @@ extension Engine {
       if now >= due { setAddresses(true) } else { wakeAt(due) }
       return
     }
-    if role == .active { audit(now) }
+    if role == .active {
+      audit(now)
+      forceArbiters(now)
+    }
     advanceDisks(now)
     guard role == .active || role == .draining else { return }
     beatOnDisks(now)
@@ -77,8 +80,11 @@ extension Engine {
     let lease = hasOthers ? PairTimers.lease : PairTimers.leaseAlone
     if now < sureAt + lease {
       wakeAt(sureAt + lease)
-      // The other node says that it has not taken over; it may have begun to meanwhile, and taken keys before it gave up.
-      guard isUnsure, now < confirmedAt + lease || vouchedSince.map({ confirmedAt >= $0 }) ?? false else { return }
+      // The other node says that it has not taken over; it may have begun to meanwhile, and taken keys before it gave up. So
+      // the disks must have taken a beat, and then be found to be held still.
+      guard isUnsure, now < confirmedAt + lease || vouchedSince.map({ confirmedAt >= $0 }) ?? false,
+        hasMajority({ $0.isHeld(with: key, now) && (!$0.isFencing || $0.surveyedAt >= $0.provenAt) })
+      else { return }
       isUnsure = false
       if role == .active { serve() }
     } else if !isUnsure {
@@ -110,15 +116,18 @@ extension Engine {
   /// seen that. Who takes what is gone has other disks than this one, which keeps its keys on these.
   package var isKnownAlone: Bool { !hasOthers && others.isEmpty }
 
+  /// What was secured while nothing was served is admitted with it.
   mutating func serve() {
     targetState = .serving
     actions.append(.target(.serve(epoch, disks: disks.filter(\.isServed).map(\.id))))
+    for index in disks.indices where disks[index].state == .secured { admit(index) }
   }
 
   // MARK: Arbiters
 
   private mutating func changeArbiters(_ now: Instant) {
-    let secured = disks.filter { $0.state == .secured }
+    // What an operator has said is lost is so until it answers.
+    let secured = disks.filter { $0.state == .secured && $0.lookedAt >= decidedAt }
     if quorums.count > 1 {
       let isWritten = secured.allSatisfy { $0.survey?.owner?.arbiters == arbiters && $0.survey?.owner?.epoch == epoch }
       if isWritten, hasMajority({ $0.state == .secured && $0.survey?.owner?.arbiters == arbiters }) {
@@ -162,16 +171,44 @@ extension Engine {
       }
     case .force:
       forcesUntil = now + PairTimers.force
-      if role == .observing || role == .passive || role == .suspecting, !isRefused {
-        beginTakeover("forced", .alive, forced: true, now)
+      switch role {
+      case .observing, .passive, .suspecting:
+        if !isRefused { beginTakeover("forced", .alive, forced: true, now) }
+      case .recovering, .active:
+        guard isUnsure else { break }
+        forcedAt = now
+        for index in disks.indices where disks[index].state == .secured { disks[index].surveyedAt = 0 }
+      case .fencing, .draining, .fenced: break
       }
     }
+  }
+
+  /// The disks that decided are lost, and with them all signs that this node still is the active: those decide that are looked
+  /// at now and answer. The doubt ends as always, when these have taken a beat and are found to be held.
+  mutating func forceArbiters(_ now: Instant) {
+    guard let since = forcedAt else { return }
+    guard isUnsure else { return forcedAt = nil }
+    let secured = disks.filter { $0.state == .secured }
+    let answering = secured.filter { $0.lookedAt >= since }
+    let limit = since + PairTimers.retry + PairTimers.diskLimit
+    guard now >= limit || answering.count == secured.count else { return wakeAt(limit) }
+    forcedAt = nil
+    guard !answering.isEmpty else { return }
+    decideBy(answering)
+    (decidedAt, arbitersWrongSince) = (since, nil)
+    for index in disks.indices where isArbiter(disks[index].id) {
+      (disks[index].surveyedAt, disks[index].nextBeat) = (0, now)
+    }
+    become(role, "forced: \(arbiters.count == 1 ? "one disk decides" : "\(arbiters.count) disks decide")", now)
   }
 
   mutating func beginHandover(_ reason: String, _ now: Instant) {
     guard role == .active, epoch != .none, let peer, peer.isFresh(now), peer.isProven, !peer.isServing,
       seesEnough(peer)
     else { return become(role, "no handover: the other node cannot take over", now) }
+    guard !isUnsure || policy.servesInDoubt else {
+      return become(role, "no handover: this node waits for a sign that it is still the active", now)
+    }
     drain(reason, now)
   }
 
@@ -191,7 +228,9 @@ extension Engine {
     if isEmpty || isEnding { return release(handover.reason, isDrained: isEmpty, now) }
     self.handover = nil
     become(.active, "the handover is called off: commands are still under way", now)
-    serve()
+    guard isUnsure, !policy.servesInDoubt else { return serve() }
+    // The doubt goes on, which began while it drained.
+    actions.append(.target(.hold))
   }
 
   /// Leaves the disks to the other, keys and all: the successor preempts them. With nothing under way sessions stay, and
@@ -217,7 +256,9 @@ extension Engine {
     activeAt = now
     for index in disks.indices { disks[index].forgetEpoch() }
     become(.passive, reason, now)
-    setTarget(.standby)
+    // "In standby" sends initiators to the other node. Without one it is an error to whoever has this path alone: what they ask
+    // waits until their connections end, and they ask again after the next start.
+    if !isEnding || peer?.isFresh(now) == true { setTarget(.standby) }
   }
 
   mutating func shutDown(_ now: Instant) {
@@ -237,8 +278,10 @@ extension Engine {
   /// An active that has lost disks which the other node has leaves them to it. What hangs on them would not drain.
   private mutating func releaseIfImpaired(_ now: Instant) {
     guard let peer, peer.isFresh(now), peer.isProven, !peer.isServing, seesEnough(peer), !heldByOperator,
-      !heldByRepetition, peer.beat.disks.contains(where: { id in !disks.contains { $0.id == id } }),
-      disks.allSatisfy({ peer.beat.disks.contains($0.id) })
+      !heldByRepetition, peer.beat.disks.contains(where: { id in !disks.contains { $0.id == id && !$0.isDead(now) } }),
+      disks.allSatisfy({ $0.isDead(now) || peer.beat.disks.contains($0.id) }),
+      // A key that is on its way would be there after the other has looked.
+      !disks.contains(where: \.isRegistering)
     else {
       impairedSince = nil
       return

@@ -48,7 +48,7 @@ extension Engine {
     return .nothing
   }
 
-  private func isForeign(_ s: Survey, _ cluster: UUID) -> Bool {
+  func isForeign(_ s: Survey, _ cluster: UUID) -> Bool {
     let all = s.keys + (s.holder.map { [$0] } ?? [])
     if all.contains(where: { !(ReservationKey(rawValue: $0)?.belongs(to: cluster) ?? false) }) { return true }
     return s.holder == key?.rawValue && !s.isOurType
@@ -100,10 +100,7 @@ extension Engine {
   /// A changed list goes to a majority of the old one first.
   private func mayWrite(_ record: OwnerRecord, to disk: EngineDisk) -> Bool {
     guard quorums.count > 1, role == .active, let old = quorums.first, !old.contains(disk.id) else { return true }
-    let written = old.reduce(0) { sum, id in
-      sum + (disks.contains { $0.id == id && $0.survey?.owner == record } ? 1 : 0)
-    }
-    return 2 * written > old.count
+    return isMajority(of: old) { $0.survey?.owner == record }
   }
 
   // MARK: Doing it
@@ -133,8 +130,8 @@ extension Engine {
       disks[index].lease?.isVerified = true
       advance(index, now)
     case .nothing: secure(index, now)
-    case .foreign: mark(index, .foreign, now)
-    case .refused: mark(index, .refused, now)
+    case .foreign: mark(index, .foreign, "others hold it", now)
+    case .refused: mark(index, .refused, "its label is full", now)
     case .lost: lose("another node has a disk in an epoch not below \(epoch)", survey, now)
     }
   }
@@ -144,7 +141,8 @@ extension Engine {
     disks[index].state = .secured
     disks[index].hasFailed = false
     disks[index].nextBeat = now
-    if role == .active { admit(index) }
+    // In doubt nothing is let go on, what was taken again neither.
+    if role == .active, !isUnsure || policy.servesInDoubt { admit(index) }
   }
 
   mutating func admit(_ index: Int) {
@@ -162,11 +160,11 @@ extension Engine {
     actions.append(.target(.suspend(disks[index].id)))
   }
 
-  private mutating func mark(_ index: Int, _ state: EngineDisk.State, _ now: Instant) {
+  private mutating func mark(_ index: Int, _ state: EngineDisk.State, _ reason: String, _ now: Instant) {
     if disks[index].state != state {
       unsecure(index)
       disks[index].state = state
-      become(role, "disk \(disks[index].id): \(state == .foreign ? "others hold it" : "its label is full")", now)
+      become(role, "disk \(disks[index].id): \(reason)", now)
     }
     disks[index].survey = nil
     disks[index].notBefore = now + PairTimers.retry
@@ -210,10 +208,15 @@ extension Engine {
       disks[index].surveyedAt = busy.since
       disks[index].quietSince = disks[index].quietSince ?? now
     case .done:
-      if case .writeBeat = busy.what, disks[index].state == .secured { disks[index].provenAt = busy.since }
+      if case .writeBeat = busy.what, disks[index].state == .secured {
+        disks[index].provenAt = busy.since
+        // A disk that nobody holds takes beats, too.
+        if isUnsure { disks[index].surveyedAt = 0 }
+      }
       done(busy.what, index, busy.since, now)
     case .conflict: conflict(busy.what, index, now)
     case .disturbed: disturb(index)
+    case .relabelled: relabelled(index, now)
     case .failed, .timedOut:
       if policy.skipsReadBack, answer == .timedOut { return done(busy.what, index, busy.since, now) }
       failed(busy.what, index, now)
@@ -261,6 +264,16 @@ extension Engine {
         loseRace("a disk refused a write: others have it", now)
       }
     }
+  }
+
+  /// Nothing of the disk is this node's any more, a lease neither: a `released` would be written into what is another's.
+  private mutating func relabelled(_ index: Int, _ now: Instant) {
+    disks[index].quietSince = nil
+    disks[index].hasFailed = true
+    (disks[index].lease, disks[index].seenLeases) = (nil, [])
+    if isHolding || role == .fencing { return mark(index, .foreign, "its label is gone, or another's", now) }
+    disks[index].survey = nil
+    disks[index].notBefore = now + PairTimers.watchClosely
   }
 
   private mutating func failed(_ what: DiskOrder, _ index: Int, _ now: Instant) {

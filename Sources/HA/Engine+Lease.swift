@@ -240,12 +240,7 @@ extension Engine {
   /// Whether a majority of the disks that decide can be taken, as far as their leases tell.
   var leasesPermit: Bool {
     let list = watched
-    let free = list.reduce(0) { sum, id in
-      let isFree = disks.contains { disk in
-        disk.id == id && (disk.isFencing || disk.survey != nil && obstacle(at: disk, isForced: false) == nil)
-      }
-      return sum + (isFree ? 1 : 0)
-    }
-    return list.isEmpty || 2 * free > list.count
+    return list.isEmpty
+      || isMajority(of: list) { $0.isFencing || $0.survey != nil && obstacle(at: $0, isForced: false) == nil }
   }
 }

@@ -103,10 +103,26 @@ extension Engine {
     epoch = next
     highest = next
     key = ReservationKey(cluster: cluster!, slot: slot, node: me.node, epoch: next)
-    // The list stays what it was: whoever reads an older record must find this node in its majority.
-    arbiters = quorums.count == 1 ? quorums[0] : arbiters(of: disks)
+    if takeover.isForced, !policy.keepsArbiters {
+      decideBy(disks.filter { $0.survey != nil })
+    } else {
+      // The list stays what it was: whoever reads an older record must find this node in its majority.
+      arbiters = quorums.count == 1 ? quorums[0] : arbiters(of: disks)
+    }
     self.takeover?.hasChosen = true
     self.takeover?.raceSince = now
+  }
+
+  /// An operator vouches for what decided until now: from here on disks decide that are there, and the owner records say so.
+  /// Those that this node cannot take would keep the majority from it.
+  mutating func decideBy(_ answering: [EngineDisk]) {
+    let free = answering.filter { disk in
+      guard let survey = disk.survey, let cluster else { return false }
+      if isForeign(survey, cluster) || isRefused(survey.nodes) { return false }
+      return disk.isFencing || disk.lease != nil || obstacle(at: disk, isForced: true) == nil
+    }
+    arbiters = arbiters(of: free.isEmpty ? answering : free)
+    quorums = [arbiters]
   }
 
   /// Whether the active gave a sign while this node looked at the disks.
@@ -159,6 +175,7 @@ extension Engine {
 
   mutating func awaitRecovery(_ now: Instant) {
     audit(now)
+    forceArbiters(now)
     advanceDisks(now)
     guard role == .recovering else { return }
     beatOnDisks(now)
@@ -170,7 +187,8 @@ extension Engine {
     let beats = takeover.cause != .offered && hasSign(during: takeover)
     if takeover.cause == .alive || beats, let committedAt = takeover.committedAt {
       let hasStopped = peer.map { $0.heardAt > committedAt && !$0.isServing } ?? false
-      let until = committedAt + PairTimers.predecessor
+      // What an operator forces may have decided nothing until now: an active looks at such disks more seldom.
+      let until = committedAt + PairTimers.predecessor + (takeover.isForced ? PairTimers.audit : 0)
       if !hasStopped, now < until { return wakeAt(until) }
     }
     becomeActive(now)
@@ -185,7 +203,6 @@ extension Engine {
     lostInARow = 0
     serve()
     setAddresses(true)
-    for index in disks.indices where disks[index].state == .secured { admit(index) }
     stayActive(now)
   }
 

@@ -33,7 +33,7 @@ extension Engine {
       followActive(now)
     } else if role == .observing, isAlone, now >= raceAgainAt {
       attempt("no other node knows these disks", .alone, now)
-    } else if isHeard, peer!.isProven {
+    } else if isHeard, tellsNow(peer!, now) {
       awaitTurn(peer!, now)
     } else {
       awaitSilence(now)
@@ -93,6 +93,7 @@ extension Engine {
     turnAt = turn
     guard now >= turn else { return wakeAt(turn) }
     guard !heldByOperator || isOffered else { return }
+    guard hasLooked else { return wakeAt(now + PairTimers.watchClosely) }
     attempt(isOffered ? "the other node hands over" : "nobody is active", isOffered ? .offered : .nobody, now)
   }
 
@@ -162,24 +163,21 @@ extension Engine {
   /// that whoever wrote the last one answers no more. Without that, silence on the links means nothing: this node's path may
   /// be there again for a moment only, or it may have stood still until a moment ago.
   private func knowsBeats(_ now: Instant) -> Bool {
-    let list = watched
-    let known = list.reduce(0) { sum, id in
-      let isKnown = disks.contains { disk in
-        guard disk.id == id, let since = disk.quietSince, disk.surveyedAt + PairTimers.silence >= now
-        else { return false }
-        let from = max(since, trustFrom)
-        return from + 2 * PairTimers.diskBeat <= disk.surveyedAt && from + PairTimers.lease <= now
-      }
-      return sum + (isKnown ? 1 : 0)
+    isMajority(of: watched) { disk in
+      guard let since = disk.quietSince, disk.surveyedAt + PairTimers.silence >= now else { return false }
+      let from = max(since, trustFrom)
+      return from + 2 * PairTimers.diskBeat <= disk.surveyedAt && from + PairTimers.lease <= now
     }
-    return 2 * known > list.count
   }
 
   mutating func lookAtArbiters(every period: UInt64, _ now: Instant) {
     let list = watched
     for index in disks.indices where disks[index].busy == nil {
-      guard list.contains(disks[index].id) || disks[index].survey == nil else { continue }
-      let due = disks[index].surveyOrderedAt == 0 ? now : disks[index].surveyOrderedAt + period
+      // The others only so that it is known whether they answer.
+      let isPressing = list.contains(disks[index].id) || disks[index].survey == nil
+      let due =
+        disks[index].surveyOrderedAt == 0
+        ? now : disks[index].surveyOrderedAt + (isPressing ? period : PairTimers.watchOthers)
       if now >= due, now >= disks[index].notBefore {
         orderSurvey(index, now)
       } else {
@@ -190,6 +188,7 @@ extension Engine {
 
   mutating func orderSurvey(_ index: Int, _ now: Instant) {
     disks[index].surveyOrderedAt = now
+    if disks[index].askedAt == 0 { disks[index].askedAt = now }
     order(.survey, at: index, now)
   }
 
@@ -198,6 +197,16 @@ extension Engine {
     let last = disks.compactMap(\.movedAt).max() ?? 0
     return last > trustFrom && now < last + PairTimers.silence ? last : nil
   }
+
+  /// Whether what the other node says of itself is still so, as far as can be known: a beat may have waited while this node
+  /// stood still, and what was found on the disks since may be newer.
+  private func tellsNow(_ peer: PeerView, _ now: Instant) -> Bool {
+    peer.isProven && now < peer.datedAt + PairTimers.silence
+      && !disks.contains { $0.signAt > peer.datedAt && isWatched($0.id) }
+  }
+
+  /// Whether a majority of the arbiters was looked at once: only what differs from that tells of a new owner.
+  private var hasLooked: Bool { isMajority(of: watched) { $0.lookedAt != 0 } }
 
   private var isOfferedByDisk: Bool {
     disks.contains { $0.seenBeat?.offersHandover == true && ($0.movedAt ?? 0) + PairTimers.silence > lastStep }

@@ -95,6 +95,10 @@ public struct Engine: Sendable {
   var nextKeepAlive: Instant = 0
   /// An operator takes disks whose lease stands still.
   var forcesUntil: Instant = 0
+  /// And disks that decide in place of others, out of those that answer from then on.
+  var forcedAt: Instant?
+  /// When that was last so: what has not answered since does not decide.
+  var decidedAt: Instant = 0
   var fencedAt: Instant = 0
   var hasAddresses = false
   var targetState = TargetState.none
@@ -210,6 +214,7 @@ public struct Engine: Sendable {
     actions.append(.note(Transition(from: role, to: next, epoch: shown, reason: reason, at: now, cause: cause)))
     guard role != next else { return }
     role = next
+    forcedAt = nil
     // The other node should not have to wait for it.
     nextBeat = now
   }
@@ -258,12 +263,17 @@ public struct Engine: Sendable {
   }
 
   func hasMajority(_ isGood: (EngineDisk) -> Bool) -> Bool {
-    if policy.needsNoMajority || takeover?.isForced == true { return disks.contains(where: isGood) }
+    // Until a forced takeover has chosen its disks; then a majority of these decides, as always.
+    let isForced = takeover.map { $0.isForced && !$0.hasChosen } ?? false
+    if policy.needsNoMajority || isForced { return disks.contains(where: isGood) }
     return !quorums.isEmpty
-      && quorums.allSatisfy { list in
-        let good = list.reduce(0) { sum, id in sum + (disks.contains { $0.id == id && isGood($0) } ? 1 : 0) }
-        return 2 * good > list.count
-      }
+      && quorums.allSatisfy { isMajority(of: $0, isGood) }
+  }
+
+  /// Whether more than half of these disks are there and so.
+  func isMajority(of list: [DiskID], _ isGood: (EngineDisk) -> Bool) -> Bool {
+    let good = list.count { id in disks.contains { $0.id == id && isGood($0) } }
+    return 2 * good > list.count
   }
 
   func isArbiter(_ id: DiskID) -> Bool { quorums.contains { $0.contains(id) } }
@@ -371,10 +381,15 @@ public struct Engine: Sendable {
         loseRace("the other node has won epoch \(peer.beat.epoch)", now)
       }
     }
-    if isHolding, !peer.isServing, peer.beat.heardBoot == me.bootID, peer.beat.heardSequence + 32 > sequence {
-      vouch(sentAt[Int(peer.beat.heardSequence % 32)], now)
+    let heard = peer.beat.heardSequence
+    if peer.beat.heardBoot == me.bootID, heard <= sequence, sequence - heard < 32 {
+      let sent = sentAt[Int(heard % 32)]
+      self.peer?.datedAt = max(peer.datedAt, sent)
+      if isHolding, !peer.isServing { vouch(sent, now) }
     }
     let asks = peer.beat.flags.contains(.asksForHandover)
+    // In doubt it is left for a later beat.
+    if asks, isUnsure, !policy.servesInDoubt { return }
     if role == .active, asks, !wasAsked, peer.isProven { beginHandover("the other node asks for it", now) }
     wasAsked = asks
   }
@@ -407,7 +422,7 @@ public struct Engine: Sendable {
             epoch: hasWon ? epoch : .none, name: me.name, heardBoot: heard?.bootID ?? 0,
             heardSequence: heard?.sequence ?? 0, oldestIO: max(oldestIO, arbitersSilence(now)),
             flags: flags,
-            disks: disks.filter { $0.isFencing || $0.nodes.count > 1 }.map(\.id))))
+            disks: disks.filter { ($0.isFencing || $0.nodes.count > 1) && $0.answers(now) }.map(\.id))))
     }
     wakeAt(nextBeat)
   }

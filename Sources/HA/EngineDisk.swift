@@ -8,8 +8,10 @@ struct EngineDisk: Sendable {
   /// What the last look found, kept up with what was done since; nil: a look is due.
   var survey: Survey?
   var surveyOrderedAt: Instant = 0
-  /// When the last look that was answered was ordered.
+  /// When the last look that was answered was ordered; 0: another is due.
   var surveyedAt: Instant = 0
+  /// When the first look was ordered.
+  var askedAt: Instant = 0
   /// When a look was answered since which every one was, and found the same: what it found may be as new as that.
   var quietSince: Instant?
   /// When the last beat was ordered that the disk took. Beats only, no looks: a successor sees by them how long it may be
@@ -79,6 +81,19 @@ struct EngineDisk: Sendable {
     case .idle, .pending: hasFailed || isLate(now)
     }
   }
+
+  /// Whether it has answered this node lately.
+  func answers(_ now: Instant) -> Bool {
+    let last = max(lookedAt, provenAt)
+    return last != 0 && now < last + PairTimers.hungIO
+  }
+
+  /// Whether it was asked and has not answered for long: the kernel goes on showing a disk whose way is dead.
+  func isDead(_ now: Instant) -> Bool {
+    askedAt != 0 && now >= max(askedAt, lookedAt, provenAt) + PairTimers.hungIO
+  }
+
+  var isRegistering: Bool { if case .register? = busy?.what { true } else { false } }
 
   func isLate(_ now: Instant) -> Bool { busy.map { now >= $0.since + PairTimers.diskLimit } ?? false }
 

@@ -16,6 +16,10 @@ package struct EnginePolicy: Sendable {
   package var takesLeasesEarly = false
   /// Tells its records that a watchdog is armed, and has none.
   package var armsNoWatchdog = false
+  /// Hands over while it is not known whether it is still the active, and serves when that fails.
+  package var servesInDoubt = false
+  /// Lets the disks decide that did, though an operator says that they are gone.
+  package var keepsArbiters = false
   /// Goes on with a claim without having looked at the other's.
   package var skipsLeaseCheck = false
 

@@ -18,7 +18,7 @@ public struct Heartbeat: Equatable, Sendable {
   /// Nanoseconds that the oldest command has been under way; 0: none is.
   public var oldestIO: UInt64
   public var flags: Flags
-  /// Shared disks that the node can use.
+  /// Shared disks that the node can use: they answered it lately.
   public var disks: [DiskID]
 
   public struct Flags: OptionSet, Sendable {

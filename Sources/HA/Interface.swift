@@ -174,6 +174,8 @@ public enum DiskAnswer: Equatable, Sendable {
   /// Not done, for another reason; a positive errno. `timedOut`: whether it is still going to be done is not known.
   case failed(Int32)
   case timedOut
+  /// A look found no label there, or one of another disk or cluster: somebody has made something else of it.
+  case relabelled
 }
 
 /// What happens to the engine.
@@ -219,8 +221,9 @@ public enum OperatorCommand: Equatable, Sendable {
   case resume
   /// Takes a node out of the labels that is gone for good.
   case forget(node: UUID)
-  /// Takes over with the arbiters that there are, though they are no majority: the others are gone for good. Nothing fences
-  /// the peer from disks that this node does not see, nor from one that cannot fence and whose lease stands still.
+  /// Takes over, or goes on when there is no sign that it may, with disks that answer: from then on these decide, for the others
+  /// are gone for good. Nothing fences the peer from disks that this node does not see, nor from one that cannot fence and
+  /// whose lease stands still.
   case force
 }
 
@@ -246,7 +249,7 @@ public enum TargetOrder: Equatable, Sendable {
   case serve(Epoch, disks: [DiskID])
   /// One more LUN can be served.
   case admit(Epoch, disk: DiskID)
-  /// Its disk is not ours any more for now: its commands wait.
+  /// Its disk is not ours any more for now: its commands wait. At one that cannot fence those that were begun end, unanswered.
   case suspend(DiskID)
   /// Wait until nothing is under way, at most until the instant; answered by `.drained`.
   case drain(until: Instant)

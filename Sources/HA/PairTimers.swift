@@ -15,6 +15,9 @@ public enum PairTimers {
   /// The same, when the active is not heard.
   public static let watchClosely = 100 * ms
 
+  /// Between two looks of the passive at a disk that does not decide.
+  public static let watchOthers = 2_000 * ms
+
   /// Without a beat for this long, the passive watches the arbiters closely.
   public static let uneasy = 150 * ms
   /// Without a beat for this long, the active is suspected.
@@ -72,7 +75,7 @@ public enum PairTimers {
 
   /// For what is under way at a planned switchover.
   public static let drain = 100 * ms
-  /// The oldest command of the active is older: its disk path hangs.
+  /// The oldest command of the active is older, or a disk has not answered a node for this long: the way to it hangs.
   public static let hungIO = 5_000 * ms
   /// How long the active is unreachable, or lacks a disk that the other has, before that counts.
   public static let impaired = 1_000 * ms

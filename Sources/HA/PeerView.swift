@@ -8,6 +8,9 @@ struct PeerView: Sendable {
   /// The sender has named our boot.
   var isProven: Bool
   var heardAt: Instant
+  /// When this node sent the newest of its own beats that the other has named: what it says was said after that. When it was
+  /// heard may be much later, if this node stood still.
+  var datedAt: Instant = 0
   /// Of the same node, and over.
   var retiredBoots: [UInt64] = []
   var links: [Link] = []

@@ -41,6 +41,14 @@ public enum AccessDecision: Sendable, Equatable {
   case denied
   /// `chap` nil: AuthMethod=None does. `luns` nil: every LUN.
   case allowed(chap: CHAPRequirement?, luns: Set<UInt16>?)
+
+  /// What is shown: none if it is denied; nil: every LUN.
+  public var luns: Set<UInt16>? {
+    switch self {
+    case .denied: []
+    case .allowed(_, let luns): luns
+    }
+  }
 }
 
 /// A pattern for initiator names: `*` is any run of characters, `?` any one byte, the rest itself whatever its case.

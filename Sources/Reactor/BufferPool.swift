@@ -80,12 +80,7 @@ public final class BufferPool {
     self.ring = ring
     chunkCount = min(max(bytes / Self.chunkBytes, 4), Int(UInt16.max))
     let length = chunkCount * Self.chunkBytes
-    guard
-      let base = mmap(
-        nil, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
-      base != MAP_FAILED
-    else { fatalError("cannot reserve \(length) bytes of address space for the arena") }
-    arena = base
+    arena = AddressSpace.reserve(length, for: "data buffers")
     chunks = .allocate(capacity: chunkCount)
     chunks.initialize(repeating: Chunk(), count: chunkCount)
     freeChunks = (0..<UInt16(chunkCount)).reversed()

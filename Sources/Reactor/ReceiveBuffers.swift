@@ -2,8 +2,8 @@ import CURing
 import Glibc
 
 /// The buffers that receives choose from (a provided-buffer ring): shared by all connections of a thread, so that an idle
-/// connection holds none.
-public final class ReceiveBuffers {
+/// connection holds none. Owned by the thread's shard: no reference is counted for each receive.
+public struct ReceiveBuffers: ~Copyable {
   /// Bytes of each buffer.
   public let byteCount: Int
   public let group: UInt16
@@ -36,8 +36,7 @@ public final class ReceiveBuffers {
     registration.bgid = group
     let code = io_uring_register_buf_ring(ring.ring, &registration, 0)
     guard code == 0 else {
-      // Two properties are not set yet, so `deinit` will not run: it would take both away once more, and with them what
-      // another thread has been given there meanwhile.
+      // Two properties are not set yet, so `deinit` will not run.
       munmap(memory, count * byteCount)
       munmap(base, tableBytes)
       throw RingError(code: -code)

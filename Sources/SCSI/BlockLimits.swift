@@ -4,6 +4,8 @@ struct BlockLimits: Equatable, Sendable {
   static let transferBytesMax: UInt32 = 16 << 20
   static let compareAndWriteBytesMax: UInt32 = 64 << 10
   static let unmapDescriptorsMax: UInt32 = 256
+  /// An atomic write is one request to the disk, from one buffer.
+  static let atomicBytesMax: UInt32 = 256 << 10
 
   /// MAXIMUM TRANSFER LENGTH.
   let transfer: UInt32
@@ -19,6 +21,10 @@ struct BlockLimits: Equatable, Sendable {
   /// MAXIMUM WRITE SAME LENGTH: what the 10-byte form can say, 32 MiB or 256 MiB; a bound on how long one command
   /// takes.
   let writeSame: UInt64
+  /// MAXIMUM ATOMIC TRANSFER LENGTH; 0 without WRITE ATOMIC.
+  let atomic: UInt32
+  /// ATOMIC ALIGNMENT and ATOMIC TRANSFER LENGTH GRANULARITY; 0: any block.
+  let atomicUnit: UInt32
 
   init(_ traits: LogicalUnitTraits) {
     transfer = Self.transferBytesMax / traits.blockBytes
@@ -28,5 +34,7 @@ struct BlockLimits: Equatable, Sendable {
     unmap = traits.isThin ? 1 << 20 : 0
     unmapDescriptors = traits.isThin ? Self.unmapDescriptorsMax : 0
     writeSame = UInt64(UInt16.max)
+    atomic = min(traits.atomicBytesMax, Self.atomicBytesMax) / traits.blockBytes
+    atomicUnit = traits.atomicUnitBytes > traits.blockBytes ? traits.atomicUnitBytes / traits.blockBytes : 0
   }
 }

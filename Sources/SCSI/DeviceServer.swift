@@ -14,17 +14,28 @@ public final class DeviceServer: Sendable {
   public let registry: NexusRegistry
   public let portGroups: TargetPortGroups
   let table: CommandTable
+  /// The time of day in milliseconds since 1970; nil: it is not known.
+  let clock: (@Sendable () -> UInt64)?
 
-  public init(deviceName: String, registry: NexusRegistry, portGroups: TargetPortGroups) {
+  public init(
+    deviceName: String, registry: NexusRegistry, portGroups: TargetPortGroups,
+    clock: (@Sendable () -> UInt64)? = nil
+  ) {
     self.deviceName = deviceName
     self.registry = registry
     self.portGroups = portGroups
+    self.clock = clock
     table = .shared
   }
 
   /// The same under another name.
   public func renamed(_ name: String) -> DeviceServer {
-    DeviceServer(deviceName: name, registry: registry, portGroups: portGroups)
+    DeviceServer(deviceName: name, registry: registry, portGroups: portGroups, clock: clock)
+  }
+
+  /// The same with other port groups.
+  public func with(_ portGroups: TargetPortGroups) -> DeviceServer {
+    DeviceServer(deviceName: deviceName, registry: registry, portGroups: portGroups, clock: clock)
   }
 
   /// What becomes of a command that has arrived.
@@ -104,10 +115,13 @@ public final class DeviceServer: Sendable {
     let command = Command(request, unit, nexus, map)
     switch row.handler {
     case .unmap: return unmap(command, parameters)
+    case .sanitize: return sanitize(command, parameters)
+    case .extendedCopy: return extendedCopy(command, parameters)
     case .modeSelect6: return modeSelect(command, parameters, .six)
     case .modeSelect10: return modeSelect(command, parameters, .ten)
     case .persistentReserveOut: return persistentReserveOut(command, parameters)
     case .setTargetPortGroups: return setTargetPortGroups(parameters)
+    case .writeBuffer: return writeBuffer(command, parameters)
     case .sendDiagnostic: return .checkCondition(.invalidFieldInParameterList(byte: 0))
     default: return .checkCondition(.internalTargetFailure)
     }
@@ -185,11 +199,19 @@ public final class DeviceServer: Sendable {
     if gate.contains(.reserved), !unit.admits(row.legacy, row.persistent, from: nexus, portGroups) {
       return .status(.reservationConflict)
     }
+    if gate.contains(.sanitizing), let refusal = refuseForSanitize(row, unit) { return refusal }
     if gate.contains(.ejected), row.flags.contains(.needsMedium) { return .checkCondition(.mediumNotPresent) }
     if gate.contains(.writeProtected), row.flags.contains(.changesMedium) {
       return .checkCondition(unit.traits.isReadOnly ? .writeProtected : .logicalUnitSoftwareWriteProtected)
     }
     return nil
+  }
+
+  /// SBC-4 §4.11.2, §4.11.3: after a failure another SANITIZE is the way out.
+  private func refuseForSanitize(_ row: CommandRow, _ unit: LogicalUnit) -> Disposition? {
+    if row.flags.contains(.duringSanitize) { return nil }
+    guard let sense = unit.sanitizeSense else { return nil }
+    return row.handler == .sanitize && sense.key != .notReady ? nil : .checkCondition(sense)
   }
 
   /// A LUN that has no logical unit answers three commands (SPC-5 §6.6, §6.33, §6.39).

@@ -30,6 +30,13 @@ public enum Disposition: Sendable {
   case dataOut(byteCount: Int)
   /// The medium has work to do; then GOOD, or the sense of the failure.
   case medium(MediumOperation, LogicalUnit)
+  /// Copy segment after segment, then GOOD, or CHECK CONDITION with the failure's sense; `Nexus.updateCopies` is told of the
+  /// progress and of the end.
+  case copy(CopyOrder, LogicalUnit)
+  /// Sanitize the medium: whatever becomes of the command and its nexus. Call `LogicalUnit.endSanitize` at the end.
+  case sanitize(SanitizeOrder, LogicalUnit)
+  /// LOG SENSE: gather what the executor knows of the logical unit, and answer with `DeviceServer.logPage`.
+  case log(LogQuery, LogicalUnit)
   /// Deallocate these extents, in order; then GOOD.
   case unmap([Extent], LogicalUnit)
   /// Write the record to the LUN's label area, wait for stable storage, then call `LogicalUnit.commit(_:)`, abort

@@ -14,6 +14,8 @@ public final class LogicalUnit: Sendable {
   private let capacity: Atomic<UInt64>
   private let gateBits: Atomic<UInt32>
   private let state: Mutex<LogicalUnitState>
+  /// PROGRESS INDICATION of a sanitize operation: 65536ths.
+  private let sanitizeProgress = Atomic<UInt16>(0)
 
   /// - Parameters:
   ///   - number: the LUN, 0 to 16383.
@@ -187,6 +189,40 @@ public final class LogicalUnit: Sendable {
     if inserted { registry.raiseForAll(.mediumMayHaveChanged, lun: number, except: nexus) }
     return isAllowed
   }
+
+  // MARK: - Sanitize
+
+  /// Whether the medium is being sanitized, or should have been.
+  public var sanitation: Sanitation { state.withLock { $0.sanitation } }
+
+  /// What every command that needs the medium is told meanwhile; nil: it may go on.
+  var sanitizeSense: Sense? {
+    guard gate.contains(.sanitizing) else { return nil }
+    switch sanitation {
+    case .none: return nil
+    case .running: return .sanitizeInProgress(sanitizeProgress.load(ordering: .relaxed))
+    case .failed: return .sanitizeCommandFailed
+    }
+  }
+
+  /// Begins a sanitize operation, or says why not.
+  func open(_ order: SanitizeOrder) -> Disposition {
+    if order.method == .exitFailureMode, sanitation == .none { return .status(.good) }
+    if let sense = change({ $0.open(order) }) { return .checkCondition(sense) }
+    sanitizeProgress.store(0, ordering: .relaxed)
+    return .sanitize(order, self)
+  }
+
+  /// Whether commands are carried out here: its disk is neither gone nor, maybe, another node's.
+  public var isServed: Bool { gate.isDisjoint(with: [.gone, .suspended]) }
+
+  public func setSanitizeProgress(_ progress: UInt16) { sanitizeProgress.store(progress, ordering: .relaxed) }
+
+  /// The operation that `Disposition.sanitize` began is over.
+  public func endSanitize(_ outcome: SanitizeOutcome) { change { $0.end(outcome) } }
+
+  /// What the disk says that was begun and not brought to its end, by whoever had it before.
+  public func adopt(_ sanitation: Sanitation) { change { $0.sanitation = sanitation } }
 
   // MARK: - Mode parameters
 

@@ -36,6 +36,11 @@ public struct LogicalUnitTraits: Equatable, Sendable {
   public var isRotational = false
   /// OPTIMAL UNMAP GRANULARITY in logical blocks; 0: not told.
   public var unmapGranularity: UInt32 = 0
+  /// The most that WRITE ATOMIC may write, in bytes: what is on the medium all or not at all after a loss of power; 0: nothing
+  /// is known to be.
+  public var atomicBytesMax: UInt32 = 0
+  /// What the beginning and the length of such a write are multiples of, in bytes; 0: of a block.
+  public var atomicUnitBytes: UInt32 = 0
   /// Whether reservations survive power loss (PTPL_C): the LUN has a label area.
   public var persistsReservations = false
 

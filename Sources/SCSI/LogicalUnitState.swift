@@ -13,8 +13,10 @@ struct LogicalUnitGate: OptionSet, Sendable {
   static let descriptorSense = LogicalUnitGate(rawValue: 1 << 4)
   /// Commands wait: it is being found out, or changed, who has the disk.
   static let suspended = LogicalUnitGate(rawValue: 1 << 5)
+  /// What is on the medium is being sanitized, or should have been.
+  static let sanitizing = LogicalUnitGate(rawValue: 1 << 6)
   /// Those that stop the warm path.
-  static let blocking: LogicalUnitGate = [.reserved, .writeProtected, .gone, .ejected, .suspended]
+  static let blocking: LogicalUnitGate = [.reserved, .writeProtected, .gone, .ejected, .suspended, .sanitizing]
 }
 
 /// The mode parameters that can be changed. Shared by all nexuses.
@@ -36,6 +38,7 @@ struct LogicalUnitState: Sendable {
   var isEjected = false
   var isGone = false
   var isSuspended = false
+  var sanitation = Sanitation.none
   /// The serial of the reservation change that is being made durable.
   var openChange: UInt64?
   var changes: UInt64 = 0
@@ -58,6 +61,7 @@ struct LogicalUnitState: Sendable {
     if traits.isReadOnly || mode.softwareWriteProtect { gate.insert(.writeProtected) }
     if gone { gate.insert(.gone) }
     if isSuspended { gate.insert(.suspended) }
+    if sanitation != .none { gate.insert(.sanitizing) }
     if isEjected { gate.insert(.ejected) }
     if mode.descriptorSense { gate.insert(.descriptorSense) }
     return gate

@@ -19,6 +19,8 @@ public struct MediumOperation: Equatable, Sendable {
     case compareAndWrite
     /// ORWRITE: the initiator sends `blocks` blocks, OR-ed into those of the medium; atomic over all connections.
     case orWrite
+    /// WRITE ATOMIC: the initiator sends `blocks` blocks, written by one request that no other command sees half done.
+    case writeAtomic
     /// WRITE SAME: the initiator sends one block, written `blocks` times; with `mayUnmap` a block of zeroes
     /// deallocates.
     case writeSame
@@ -28,6 +30,11 @@ public struct MediumOperation: Equatable, Sendable {
     case prefetch
     /// SYNCHRONIZE CACHE: what was written before is on stable storage after.
     case flush
+    /// A piece of an EXTENDED COPY: read from this unit, or written to it.
+    case copyIn
+    case copyOut
+    /// SANITIZE: all of the medium.
+    case sanitize
     /// GET LBA STATUS: the extents from `lba` on; answered with `DeviceServer.lbaStatus`.
     case lbaStatus
   }
@@ -67,10 +74,10 @@ public struct MediumOperation: Equatable, Sendable {
   @inlinable
   public var dataOutBlocks: UInt64 {
     switch kind {
-    case .write, .writeAndVerify, .compare, .orWrite: blocks
+    case .write, .writeAndVerify, .compare, .orWrite, .writeAtomic: blocks
     case .compareRepeated, .writeSame: 1
     case .compareAndWrite: 2 * blocks
-    case .read, .verify, .writeZeroes, .prefetch, .flush, .lbaStatus: 0
+    case .read, .verify, .writeZeroes, .prefetch, .flush, .copyIn, .copyOut, .sanitize, .lbaStatus: 0
     }
   }
 
@@ -78,8 +85,10 @@ public struct MediumOperation: Equatable, Sendable {
   @inlinable
   public var isWriting: Bool {
     switch kind {
-    case .write, .writeAndVerify, .compareAndWrite, .orWrite, .writeSame, .writeZeroes: true
-    case .read, .verify, .compare, .compareRepeated, .prefetch, .flush, .lbaStatus: false
+    case .write, .writeAndVerify, .compareAndWrite, .orWrite, .writeAtomic, .writeSame, .writeZeroes, .copyOut,
+      .sanitize:
+      true
+    case .read, .verify, .compare, .compareRepeated, .prefetch, .flush, .copyIn, .lbaStatus: false
     }
   }
 }

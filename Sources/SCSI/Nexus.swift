@@ -1,17 +1,30 @@
 import Synchronization
 
+/// An iSCSI initiator name, normalised. Compared by its bytes: two names that Unicode calls equal are two initiators to the rules
+/// of access, and must not be one to sessions and reservations.
+public struct InitiatorName: Hashable, Sendable {
+  public let text: String
+
+  public init(_ text: String) { self.text = text }
+
+  public static func == (left: Self, right: Self) -> Bool { left.text.utf8.elementsEqual(right.text.utf8) }
+
+  public func hash(into hasher: inout Hasher) {
+    for byte in text.utf8 { hasher.combine(byte) }
+  }
+}
+
 /// An initiator port and a target port: what SAM calls an I_T nexus, identified across sessions (SAM-5 §4.5.3). For
 /// iSCSI the initiator port is the iSCSI name and the ISID (RFC 7143 §4.4.1 with SPC-5 §7.6.4.6).
 public struct NexusIdentity: Hashable, Sendable {
-  /// The iSCSI initiator name, normalised.
-  public var initiatorName: String
+  public var initiatorName: InitiatorName
   /// The 48-bit ISID.
   public var isid: UInt64
   /// RELATIVE TARGET PORT IDENTIFIER of the port it logged in through.
   public var relativeTargetPort: UInt16
 
   public init(initiatorName: String, isid: UInt64, relativeTargetPort: UInt16) {
-    self.initiatorName = initiatorName
+    self.initiatorName = InitiatorName(initiatorName)
     self.isid = isid
     self.relativeTargetPort = relativeTargetPort
   }
@@ -19,7 +32,7 @@ public struct NexusIdentity: Hashable, Sendable {
   /// The initiator port name, "NAME,i,0xISID" (SPC-5 §7.6.4.6).
   public var initiatorPort: String {
     let hex = String(isid, radix: 16)
-    return initiatorName + ",i,0x" + String(repeating: "0", count: 12 - hex.count) + hex
+    return initiatorName.text + ",i,0x" + String(repeating: "0", count: 12 - hex.count) + hex
   }
 }
 
@@ -34,6 +47,8 @@ public final class Nexus: Sendable {
   public let targetPortGroup: UInt16
 
   private let pending = Mutex(PendingAttentions())
+  private let written = Mutex(NexusBuffer())
+  private let copyLedger = Mutex(CopyLedger())
   private let summary = Atomic<UInt64>(0)
 
   public init(identity: NexusIdentity, id: UInt64, targetPortGroup: UInt16) {
@@ -64,6 +79,18 @@ public final class Nexus: Sendable {
   /// Clears a condition for every logical unit: REPORT LUNS has told what it announced (SPC-5 §6.33).
   public func clear(_ attention: UnitAttention) {
     change { $0.clearEverywhere(attention) }
+  }
+
+  /// The EXTENDED COPY commands of this nexus.
+  var copies: CopyLedger { copyLedger.withLock { $0 } }
+
+  public func updateCopies(_ body: (inout CopyLedger) -> Void) { copyLedger.withLock { body(&$0) } }
+
+  /// The buffer of WRITE BUFFER and READ BUFFER.
+  var buffer: NexusBuffer { written.withLock { $0 } }
+
+  func writeBuffer(_ data: [UInt8], at offset: Int, isEcho: Bool, lun: UInt16) {
+    written.withLock { $0.write(data, at: offset, isEcho: isEcho, lun: lun) }
   }
 
   /// The summary is stored under the lock, so that it never lags behind a later change.

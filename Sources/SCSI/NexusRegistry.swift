@@ -29,7 +29,7 @@ public final class NexusRegistry: Sendable {
 
   /// The live nexuses of this iSCSI initiator node.
   public func matching(initiatorName: String) -> [Nexus] {
-    all.filter { $0.identity.initiatorName == initiatorName }
+    all.filter { $0.identity.initiatorName == InitiatorName(initiatorName) }
   }
 
   /// Raises what a change of reservations brings for others.

@@ -5,10 +5,11 @@ public struct Sense: Error, Equatable, Sendable {
   public var key: SenseKey
   /// ASC in the high byte, ASCQ in the low.
   public var code: UInt16
-  /// INFORMATION, where the standard gives it a meaning (an LBA, a byte offset).
+  /// INFORMATION, where the standard gives it a meaning (an LBA, a byte offset). Of COPY ABORTED it is the segment's number,
+  /// which goes to COMMAND-SPECIFIC INFORMATION (SPC-4 §6.4.6.4).
   public var information: UInt64?
   /// The first byte in error and, for a bit, its number: the sense-key-specific field of ILLEGAL REQUEST (SPC-5
-  /// §4.4.2.4.2).
+  /// §4.4.2.4.2), or of COPY ABORTED, in the segment descriptor. Of NOT READY `byte` is the PROGRESS INDICATION.
   public var field: FieldPointer?
 
   public struct FieldPointer: Equatable, Sendable {

@@ -13,7 +13,9 @@ extension Sense {
     var data = [UInt8](repeating: 0, count: 18)
     data[0] = 0x70
     data[2] = key.rawValue
-    if let information, let narrow = UInt32(exactly: information) {
+    if key == .copyAborted {
+      data.store(be: UInt32(truncatingIfNeeded: information ?? 0), at: 8)
+    } else if let information, let narrow = UInt32(exactly: information) {
       data[0] |= 0x80  // VALID
       data.store(be: narrow, at: 3)
     }
@@ -27,7 +29,10 @@ extension Sense {
 
   private func encodeDescriptors() -> [UInt8] {
     var data: [UInt8] = [0x72, key.rawValue, UInt8(code >> 8), UInt8(truncatingIfNeeded: code), 0, 0, 0, 0]
-    if let information {
+    if let information, key == .copyAborted {
+      data += [0x01, 0x0A, 0x00, 0x00]  // command-specific information descriptor (SPC-5 §4.4.2.3)
+      data.append(be: information)
+    } else if let information {
       data += [0x00, 0x0A, 0x80, 0x00]  // information descriptor, VALID (SPC-5 §4.4.2.2)
       data.append(be: information)
     }
@@ -38,12 +43,19 @@ extension Sense {
     return data
   }
 
-  /// The three bytes of the sense-key-specific field: SKSV, C/D, BPV, BIT POINTER, FIELD POINTER (SPC-5 §4.4.2.4.2).
+  /// The three bytes of the sense-key-specific field: SKSV, and by the sense key C/D, BPV, BIT POINTER, FIELD POINTER (SPC-5
+  /// §4.4.2.4.2), PROGRESS INDICATION (§4.4.2.4.4), or SD and FIELD POINTER (§4.4.2.4.5).
   private var senseKeySpecific: [UInt8]? {
-    guard let field, key == .illegalRequest else { return nil }
+    guard let field else { return nil }
     var flags: UInt8 = 0x80
-    if field.inCDB { flags |= 0x40 }
-    if let bit = field.bit { flags |= 0x08 | (bit & 0x07) }
+    switch key {
+    case .illegalRequest:
+      if field.inCDB { flags |= 0x40 }
+      if let bit = field.bit { flags |= 0x08 | (bit & 0x07) }
+    case .notReady: break
+    case .copyAborted: flags |= 0x20
+    default: return nil
+    }
     return [flags, UInt8(field.byte >> 8), UInt8(truncatingIfNeeded: field.byte)]
   }
 }

@@ -186,6 +186,15 @@ public final class Disk: Sendable {
   /// Whether it is a regular file: then holes tell what is deallocated.
   public var isRegularFile: Bool { descriptor != nil && facts.is_block_device == 0 }
 
+  /// What a regular file takes of its file system, and what is left there, in bytes; nil: it is none.
+  public var space: (used: UInt64, available: UInt64)? {
+    guard isRegularFile, let fd = descriptor else { return nil }
+    var file = stat()
+    var system = statvfs()
+    guard fstat(fd, &file) == 0, fstatvfs(fd, &system) == 0 else { return nil }
+    return (UInt64(max(file.st_blocks, 0)) * 512, UInt64(system.f_bavail) * UInt64(system.f_frsize))
+  }
+
   func noteLostWrites() { hasLostWrites.store(true, ordering: .relaxed) }
 
   var mayClaimStable: Bool { !hasLostWrites.load(ordering: .relaxed) }

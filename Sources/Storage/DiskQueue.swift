@@ -35,7 +35,7 @@ public final class LocalCompletions {
   public var isEmpty: Bool { count == 0 }
 
   /// When the next delayed completion is due (monotonic nanoseconds).
-  public var nextDeadline: UInt64? { delayed.map(\.deadline).min() }
+  public var nextDeadline: UInt64? { delayed.isEmpty ? nil : delayed.map(\.deadline).min() }
 
   /// Copies what is ready (up to `limit`) to `into`; what is due joins it first.
   public func take(into: UnsafeMutablePointer<Completion>, limit: Int, now: UInt64) -> Int {
@@ -43,6 +43,7 @@ public final class LocalCompletions {
       for entry in delayed where entry.deadline <= now { append(entry.completion.token, entry.completion.result) }
       delayed.removeAll { $0.deadline <= now }
     }
+    guard count > 0 else { return 0 }
     let taken = min(count, limit)
     into.update(from: ready, count: taken)
     if taken < count { memmove(ready, ready + taken, (count - taken) * MemoryLayout<Completion>.stride) }
@@ -144,7 +145,8 @@ public final class DiskQueue {
   /// - Parameter isFlush: else it is a write, which may also be refused before anything is lost.
   public func noteStableResult(_ result: Int32, isFlush: Bool) {
     switch -result {
-    case ECANCELED, EINVAL, ENOTRECOVERABLE: return
+    // EBADE: another node has the disk. It has what was written before, and flushes it.
+    case ECANCELED, EINVAL, ENOTRECOVERABLE, EBADE: return
     case ENOSPC, EDQUOT, EROFS, EPERM, EACCES, EAGAIN, ENOMEM: if !isFlush { return }
     default: break
     }

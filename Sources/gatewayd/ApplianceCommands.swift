@@ -157,9 +157,13 @@ struct FactoryResetCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "factory-reset", abstract: "On the image: forget everything that was kept, at the next start.",
     discussion: """
-      Settings, keys for logins, the log and the state are gone then. The data disks stay as they are, with their names and \
-      numbers.
+      Settings, keys for logins, the log and the state are gone then: who may log in, the addresses and the secrets too, so \
+      that every initiator of the machine's networks gets at its disks. The data disks stay as they are, with their names \
+      and numbers. With --keep-settings only the log and the state are forgotten, which mends a damaged state partition.
       """)
+
+  @Flag(help: "Forget the log and the state alone; settings, networks and keys for logins stay.")
+  var keepSettings = false
 
   @Flag(help: "Do not ask; needed.")
   var yes = false
@@ -171,11 +175,11 @@ struct FactoryResetCommand: ParsableCommand {
       Failure.say("gatewayd: nothing was changed: add --yes if this is really meant")
       throw Failure.usage
     }
-    do throws(Update.Problem) { try FactoryReset.request() } catch {
+    do throws(Update.Problem) { try FactoryReset.request(keepsSettings: keepSettings) } catch {
       Failure.say("gatewayd: \(error)")
       throw Failure.general
     }
-    print("Everything is forgotten at the next start.")
+    print("\(keepSettings ? "Log and state are" : "Everything is") forgotten at the next start.")
     if reboot { Reboot.now() }
   }
 }

@@ -174,6 +174,9 @@ struct AttachScript {
       for device in "/sys/block/$1" "/sys/block/$1/$1"*; do
         [ -e "$device/dev" ] || continue
         if grep -q "^[0-9]* [0-9]* $(cat "$device/dev") " /proc/self/mountinfo; then return 0; fi
+        # btrfs shows a number of its own there.
+        if grep -q " - [^ ]* /dev/${device##*/} " /proc/self/mountinfo; then return 0; fi
+        for member in /sys/fs/btrfs/*/devices/"${device##*/}"; do [ ! -e "$member" ] || return 0; done
         for holder in "$device"/holders/*; do
           [ -e "$holder" ] || continue
           case $(cat "$holder/dm/uuid" 2>/dev/null) in
@@ -183,7 +186,17 @@ struct AttachScript {
           esac
         done
       done
-      tail -n +2 /proc/swaps | grep -q "^/dev/$1[0-9p]* "
+      if tail -n +2 /proc/swaps | grep -q "^/dev/$1[0-9p]* "; then return 0; fi
+      # Who has it open, a virtual machine for example; udev and multipathd look at every disk.
+      # shellcheck disable=SC2012 # Names of descriptors are numbers.
+      for process in $(ls -l /proc/[0-9]*/fd 2>/dev/null |
+        awk -v disk="^/dev/$1[0-9p]*\$" '/^\/proc/ { split($1, part, "/") } $NF ~ disk { print part[3] }'); do
+        case $(cat "/proc/$process/comm" 2>/dev/null) in
+          multipathd | systemd-udevd | *udev-worker* | "") ;;
+          *) return 0 ;;
+        esac
+      done
+      return 1
     }
 
     # ---- Attach

@@ -29,6 +29,13 @@ struct ConsoleCommand: ParsableCommand {
     }
   }
 
+  /// What keeps a daemon from starting. Its unit has the system's credentials.
+  private func settingsProblems() -> [String] {
+    guard let path = SettingsFile.path(given: nil, credentials: "/run/credentials/@system") else { return [] }
+    do throws(SettingsFileProblems) { _ = try SettingsFile.load(path) } catch { return error.lines }
+    return []
+  }
+
   private func page() -> ConsolePage {
     var page = ConsolePage(
       version: SystemFiles.imageVersion ?? GatewayVersion.current, hostName: Identity.hostName)
@@ -41,7 +48,10 @@ struct ConsoleCommand: ParsableCommand {
       page.status = try ControlClient.request(.init(.status), at: control.path)
       page.disks = try ControlClient.request(.init(.disks), at: control.path)
       page.pair = try ControlClient.request(.init(.pair), at: control.path)
-    } catch { page.silence = error.message.split(separator: "\n").first.map(String.init) ?? "" }
+    } catch {
+      page.silence = error.message.split(separator: "\n").first.map(String.init) ?? ""
+      page.settingsProblems = settingsProblems()
+    }
     // The system's own root is one, and none of the others is a disk of this machine.
     page.disks.removeAll { $0.path.hasPrefix("/dev/loop") }
     return page

@@ -129,6 +129,7 @@ private struct SignalLoop {
     case .reloadFailed(let reason):
       isReloading = false
       Log.error("the settings were not taken, the old ones stay: \(reason)")
+      gateway.note(settingsProblems: ["the settings were not taken: \(reason)"])
       manager.ready("The new settings were not taken: \(reason)")
     case .stopped:
       server.stop()
@@ -198,6 +199,7 @@ private struct SignalLoop {
     do throws(SettingsFileProblems) { settings = try SettingsFile.load(path) } catch {
       for line in error.lines { Log.error(line) }
       Log.error("the settings were not taken, the old ones stay")
+      gateway.note(settingsProblems: error.lines.map { "the settings were not taken: \($0)" })
       return manager.ready("The new settings are wrong, the old ones stay: \(error.lines.first ?? "")")
     }
     isReloading = true
@@ -214,7 +216,9 @@ private struct SignalLoop {
     isReloading = false
     // Against the settings of the start, so that each reload says again what still waits for the next one.
     let late = Settings.keysNeedingRestart(from: process.options.settings, to: settings)
-    if !late.isEmpty { Log.warning("at the next start only: \(late.joined(separator: ", "))") }
+    let notice = "at the next start only: \(late.joined(separator: ", "))"
+    if !late.isEmpty { Log.warning(notice) }
+    gateway.note(settingsProblems: late.isEmpty ? [] : ["changed settings that are in force \(notice)"])
     Log.level = process.fixedLogLevel ?? settings.logLevel
     Log.notice("the settings were read again")
     manager.ready("The settings were read again")

@@ -58,8 +58,9 @@ struct ForgetCommand: ParsableCommand {
 
 struct ForceCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "force", abstract: "Take over although most arbiter disks cannot be reached.",
+    commandName: "force", abstract: "Take over, or go on, although most arbiter disks cannot be reached.",
     discussion: """
+      From then on the disks decide that can be reached. \
       Only when the other node is switched off, or when the disks that are missing are gone for good: nothing keeps the \
       other node from writing to disks that this one does not see.
       """)

@@ -27,13 +27,38 @@ struct NICsCommand: ParsableCommand {
 
 struct SessionsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "sessions", abstract: "Show who is logged in.",
-    discussion: "With --json also the negotiated parameters of each session.")
+    commandName: "sessions", abstract: "Show who is logged in, or end a session.",
+    discussion: """
+      With --json also the negotiated parameters of each session.
 
+      --trace ID tells what became of one: login, task management, what was refused, silence, why it ended. ID is its TSIH, as \
+      the list shows it; 0: connections that came to no session. The last 32 on each thread are kept after their end.
+
+      --end ID ends one (root only). Its initiator logs in again unless the settings do not let it in any more: to keep it out, \
+      change [access] first; a reload ends the sessions that it does not let in by itself.
+      """)
+
+  @Option(help: ArgumentHelp("Tell what became of this session.", valueName: "id"))
+  var trace: UInt16?
+  @Option(help: ArgumentHelp("End this session.", valueName: "id"))
+  var end: UInt16?
   @OptionGroup var control: ControlOptions
   @OptionGroup var output: OutputOptions
 
+  func validate() throws {
+    if trace != nil, end != nil { throw ValidationError("--trace and --end do not go together.") }
+  }
+
   func run() throws {
+    if let end {
+      return try output.show(try control.ask(.init(.end, session: end), as: EndReport.self)) {
+        "Session \($0.session) has ended.\n"
+      }
+    }
+    if let trace {
+      return try output.show(
+        try control.ask(.init(.trace, session: trace), as: [TraceReport].self), text: TraceReport.text)
+    }
     try output.show(try control.ask(.init(.sessions), as: [SessionReport].self), text: SessionReport.text)
   }
 }

@@ -56,6 +56,7 @@ struct RunCommand: ParsableCommand {
   }
 
   func run() throws {
+    SettingsFile.keepMemorySecret()
     let path = SettingsFile.path(given: settings)
     let options: RunOptions
     do throws(SettingsFileProblems) {
@@ -63,6 +64,7 @@ struct RunCommand: ParsableCommand {
       options = runOptions(settings)
     } catch { throw Failure.because(error) }
     Log.level = logLevel ?? options.settings.logLevel
+    Log.notice("settings: \(path ?? "no file, the defaults")")
     let process = GatewayProcess(options: options, settingsPath: path, fixedLogLevel: logLevel)
     throw ExitCode(runGateway(process))
   }

@@ -1,3 +1,4 @@
+import CSystem
 import Gateway
 import Glibc
 import TOMLKit
@@ -17,15 +18,30 @@ enum SettingsFile {
   /// A settings file is a page or two.
   static let byteCountMax = 1 << 20
 
-  /// The file to read: `--settings`; else one that came as a systemd credential; else the standard one if it is there.
-  static func path(given: String?) -> String? {
+  /// The file to read: `--settings`; else one that came as a systemd credential; else the standard one if it is there. One that
+  /// cannot be looked at is there, and so is a link that leads nowhere: what it says is not known, and the defaults export
+  /// everything to everybody.
+  /// - Parameter credentials: where they are, if not where this process has them.
+  static func path(given: String?, credentials: String? = nil) -> String? {
     if let given { return given }
-    let credentials = getenv("CREDENTIALS_DIRECTORY").map { String(cString: $0) + "/gatewayd.toml" }
-    return [credentials, standardPath].compactMap { $0 }.first { access($0, F_OK) == 0 }
+    let directory = credentials ?? getenv("CREDENTIALS_DIRECTORY").map { String(cString: $0) }
+    return [directory.map { "\($0)/gatewayd.toml" }, standardPath].compactMap { $0 }.first {
+      var info = stat()
+      return lstat($0, &info) == 0 || errno != ENOENT
+    }
+  }
+
+  /// CHAP secrets, the key of the pair and data of initiators are in the memory of this process: none of it goes to a core
+  /// file. For those who look for a fault GATEWAYD_CORE in the environment leaves cores as the system has them.
+  static func keepMemorySecret() {
+    guard getenv("GATEWAYD_CORE") == nil else { return }
+    let code = system_forbid_dumps()
+    if code != 0 { Log.warning("cores of this process may have secrets in them: \(SystemError.text(-code))") }
   }
 
   /// Reads and checks the whole file.
   static func load(_ path: String) throws(SettingsFileProblems) -> Settings {
+    keepMemorySecret()
     let (bytes, mode) = try contents(of: path)
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw SettingsFileProblems(lines: ["\(path): the file is not UTF-8"])
@@ -77,7 +93,7 @@ enum SettingsFile {
 
   private static func syntaxError(_ error: any Error, _ path: String) -> String {
     guard let error = error as? TOMLParseError else { return "\(path): not TOML" }
-    return "\(path):\(error.source.begin.line): not TOML: \(error.description)"
+    return "\(path):\(error.source.begin.line): not TOML: \(SettingsReader.withoutContent(error.description))"
   }
 }
 

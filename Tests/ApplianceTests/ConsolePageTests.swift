@@ -1,7 +1,7 @@
-import Gateway
 import Testing
 
 @testable import Appliance
+@testable import Gateway
 
 @Suite struct ConsolePageTests {
   private var page: ConsolePage {
@@ -52,6 +52,25 @@ import Testing
     later.status?.memory.residentBytes += 1
     later.status?.logicalUnits[0].counters.readBytes += 1
     #expect(later.text == page.text)
+  }
+
+  @Test("A node that is not heard any more is not called active")
+  func peer() {
+    var pair = PairReport.off("")
+    pair.isRunning = true
+    pair.role = "active"
+    pair.peer = PairReport.Peer(
+      node: "7c2d", name: "right", role: "passive", epoch: 7, heardMillisecondsAgo: 40, linksBothWays: 2,
+      silenceLimitMilliseconds: 600)
+    var page = page
+    page.pair = pair
+    #expect(page.text.contains("this node is active; right is passive, 2 links"))
+    page.pair?.peer?.role = "active"
+    page.pair?.peer?.heardMillisecondsAgo = 9000
+    #expect(page.text.contains("this node is active; right is silent, was active"))
+    let silent = page.text
+    page.pair?.peer?.heardMillisecondsAgo = 10_000
+    #expect(page.text == silent)
   }
 
   @Test("A daemon that does not answer is told as that")

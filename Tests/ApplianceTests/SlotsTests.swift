@@ -35,6 +35,25 @@ import Testing
     #expect(change.renamed == [.init(from: "gatewayd-2.efi", to: "gatewayd-2+0.efi")])
   }
 
+  @Test("An update after a way back that was not gone leaves a version that is started when the new one fails")
+  func updateAfterRollback() throws {
+    let change = try Slots(files: ["gatewayd-1.efi", "gatewayd-2+0.efi"], runningVersion: "2").installing("3")
+    #expect(change.removed == ["gatewayd-1.efi"] && change.added == "gatewayd-3+3.efi")
+    #expect(change.renamed == [.init(from: "gatewayd-2+0.efi", to: "gatewayd-2+3.efi")])
+    let older = try Slots(files: ["gatewayd-2+0.efi"], runningVersion: "2").installing("1")
+    #expect(older.renamed == [.init(from: "gatewayd-2+0.efi", to: "gatewayd-2+0.efi")])
+  }
+
+  @Test("A proven version does not go for an update while the one that runs is on trial")
+  func updateOnTrial() throws {
+    #expect(throws: Slots.Refusal.self) {
+      try Slots(files: ["gatewayd-1.efi", "gatewayd-2+2-1.efi"], runningVersion: "2").installing("3")
+    }
+    for other in ["gatewayd-1+0-3.efi", "other.efi"] {
+      _ = try Slots(files: [other, "gatewayd-2+2-1.efi"], runningVersion: "2").installing("3")
+    }
+  }
+
   @Test("The version that runs is not installed over itself, and nothing without a version that runs")
   func refusals() {
     #expect(throws: Slots.Refusal.self) { try Slots(files: ["gatewayd-2.efi"], runningVersion: "2").installing("2") }

@@ -26,6 +26,8 @@ final class ScriptedControl: GatewayControl {
     return Self.report
   }
 
+  func look() -> (StatusReport, [SessionReport], Observations) { (status(), sessions(), Observations()) }
+
   func disks() -> [DiskReport] {
     [DiskReport(path: "/dev/sda", model: "M", serial: "S", sizeBytes: 9, verdict: .refused, reason: "mounted")]
   }
@@ -38,6 +40,16 @@ final class ScriptedControl: GatewayControl {
         id: UInt16($0), initiator: "iqn.2024-01.org.example:\($0)", address: "10.0.0.1:\($0)", transport: "tcp",
         ageSeconds: 1, parameters: ["MaxBurstLength": "262144"])
     }
+  }
+
+  func endSession(_ session: UInt16) throws(ControlError) -> EndReport { EndReport(session: session) }
+  func traces(session: UInt16) -> [TraceReport] {
+    [
+      TraceReport(
+        session: session, initiator: nil, address: "10.0.0.1:5", portal: "10.0.0.2:3260", transport: "tcp",
+        isOpen: false,
+        forgotten: 0, events: [.init(time: "2026-01-01T00:00:00.000Z", event: "accepted", detail: "\u{1b}[2J")])
+    ]
   }
 
   func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport {

@@ -96,6 +96,21 @@ struct DiskLanesTests {
     #expect(Self.lun(provisioner, "a") == 1)
   }
 
+  @Test("Who notices late that a disk goes does not take the next one, which has its name")
+  func successor() throws {
+    let room = TemporaryDisks()
+    let provisioner = try Self.provisioner(Self.access(Hang(), in: "", opening: false))
+    provisioner.handle(.enumerated)
+    var device = try Self.device(room.disk("a"), "a")
+    device.diskSequence = 7
+    provisioner.handle(.appeared(device))
+    Self.wait("it is served") { Self.lun(provisioner, "a") != nil }
+    provisioner.vanished("a", sequence: 6)
+    #expect(Self.lun(provisioner, "a") != nil)
+    provisioner.vanished("a", sequence: 7)
+    #expect(provisioner.reports().isEmpty)
+  }
+
   @Test("At the start, too: labelled disks have their numbers, and blank ones get theirs in order")
   func start() throws {
     let room = TemporaryDisks()

@@ -1,7 +1,9 @@
 import Glibc
 import HA
 import SCSI
+import Storage
 import Testing
+import Wire
 
 @testable import Gateway
 
@@ -61,6 +63,28 @@ struct HoldTests {
     }
   }
 
+  @Test("A write that waits with a part of its data has room for the rest")
+  func solicited() throws {
+    try Self.run { gateway, export, port in
+      let initiator = try Self.initiator(port)
+      export.unit.setSuspended(true)
+      // 64 KiB each, of which 4 KiB come with the command: side by side in the arena, if each has but what is there.
+      for number in 0..<4 as Range<UInt8> {
+        try initiator.post(
+          [0x2A, 0, 0, 0, number / 2, (number & 1) * 128, 0, 0, 128, 0],
+          write: (0..<65536).map { UInt8(truncatingIfNeeded: $0 / 4096) &+ 16 * number }, immediate: 4096)
+      }
+      Self.waitForHeld(gateway, 4)
+      Self.release(gateway, export)
+      #expect(try initiator.answers(4) == [0, 0, 0, 0])
+      for number in 0..<4 as Range<UInt8> {
+        let found = try initiator.read(65536, block: UInt32(number) * 128).data
+        #expect(found == (0..<65536).map { UInt8(truncatingIfNeeded: $0 / 4096) &+ 16 * number })
+      }
+      #expect(gateway.status().memory.arenaUsedBytes == 0)
+    }
+  }
+
   @Test("INQUIRY and REPORT LUNS are answered meanwhile, and so is another unit")
   func others() throws {
     try Self.run { gateway, export, port in
@@ -107,6 +131,53 @@ struct HoldTests {
       #expect(try next.read(4096, block: 0).data.allSatisfy { $0 == 0 })
       #expect(gateway.status().memory.arenaUsedBytes == 0)
     }
+  }
+
+  @Test("When the lease of a disk is over, what was begun ends with its connection: late data is not written")
+  func leaseOver() throws {
+    try Self.run { gateway, export, port in
+      let context = try #require(gateway.context)
+      let leased = Self.leased(export)
+      let disk = try #require(leased.label?.disk)
+      let target = PairTarget(context: context, exports: { [leased] }, setActive: { _ in })
+      Self.serve(target, disk)
+      let begun = { context.sum(within: 5_000_000_000) { $0.commandsBegun(at: export.unit) } }
+      let writer = try Self.initiator(port)
+      let other = try Self.initiator(port, "b")
+      try other.ready(lun: 1)
+      let request = try writer.beginWrite([UInt8](repeating: 5, count: 4096), block: 0)
+      #expect(context.sum(within: 5_000_000_000) { $0.requestsUnderWay(of: export) } == 0)
+      #expect(begun() == 1)
+      target.perform(.suspend(disk), afterTakeover: false) { _ in }
+      #expect(begun() == 0)
+      try? writer.sendData(request)
+      #expect(writer.isEnded())
+      // Who has nothing under way there keeps its session, and what it sends now waits.
+      #expect(try other.write([UInt8](repeating: 7, count: 512), block: 0, lun: 1) == 0)
+      try other.post([0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], read: 4096)
+      Self.waitForHeld(gateway, 1)
+      #expect(begun() == 0)
+      Self.serve(target, disk)
+      #expect(try other.answers(1) == [0])
+      #expect(try other.read(4096, block: 0).data.allSatisfy { $0 == 0 })
+    }
+  }
+
+  /// The same unit, as one whose disk cannot fence.
+  private static func leased(_ export: Export) -> Export {
+    let id = UUID(bytes: [UInt8](repeating: 1, count: 16))
+    let label = Label(
+      cluster: id, disk: id, lun: 0, nextLUN: 1, diskBytes: 16 << 20, blockBytes: 512,
+      pairKey: [UInt8](repeating: 0, count: 32), nodes: [])
+    return Export(
+      unit: export.unit, disk: export.disk, label: label, byteCount: export.byteCount, isShared: true, fence: .lease)
+  }
+
+  private static func serve(_ target: PairTarget, _ disk: UUID) {
+    target.perform(.serve(Epoch(1), disks: [disk]), afterTakeover: false) { _ in }
+    let isDone = ReadyFlag()
+    target.perform(.recover(Epoch(1), disks: []), afterTakeover: false) { _ in isDone.set() }
+    #expect(isDone.wait(milliseconds: 5000))
   }
 
   @Test("The passive node's ports are in standby, the warm path of the active one asks no further")

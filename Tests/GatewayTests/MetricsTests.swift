@@ -1,3 +1,4 @@
+import Glibc
 import HA
 import Testing
 
@@ -74,8 +75,14 @@ struct MetricsTests {
 
   private func text(_ pair: PairReport = madePairReport()) -> String {
     let control = ScriptedControl()
+    var observed = Observations()
+    for (lun, direction) in [(0, .read), (0, .write), (1, .other)] as [(UInt16, LatencyDirection)] {
+      var histogram = LatencyHistogram()
+      for ns in [900, 12_345, 99_000_000] as [UInt64] { histogram.add(ns) }
+      observed.latencies[LatencyKey(lun: lun, isOverRDMA: lun == 1, direction: direction)] = histogram
+    }
     return Metrics.text(
-      status: control.status(), sessions: control.sessions(), disks: control.disks(), pair: pair)
+      status: control.status(), sessions: control.sessions(), disks: control.disks(), pair: pair, observed: observed)
   }
 
   @Test("Each line parses, each family has HELP and TYPE once and its values together, and no value comes twice")
@@ -85,6 +92,7 @@ struct MetricsTests {
     var families: Set<Substring> = []
     var described: Substring?
     var family: Substring = ""
+    var isHistogram = false
     var values: Set<String> = []
     for line in text.dropLast().split(separator: "\n", omittingEmptySubsequences: false) {
       let words = line.split(separator: " ", maxSplits: 3)
@@ -92,12 +100,14 @@ struct MetricsTests {
         #expect(families.insert(words[2]).inserted, "\(words[2]) is a family already")
         described = words[2]
       } else if line.hasPrefix("# TYPE ") {
-        #expect(words[2] == described && ["counter", "gauge"].contains(words[3]))
+        #expect(words[2] == described && ["counter", "gauge", "histogram"].contains(words[3]))
+        isHistogram = words[3] == "histogram"
         #expect(words[2].hasSuffix("_total") == (words[3] == "counter"), "\(line)")
         family = words[2]
       } else {
         let found = try #require(sample(line), "\(line)")
-        #expect(found.name == family)
+        let parts = isHistogram ? ["_bucket", "_sum", "_count"] : [""]
+        #expect(parts.contains { found.name == family + $0 }, "\(line)")
         #expect(values.insert("\(found.name)\(found.labels.sorted())").inserted, "\(line)")
       }
     }
@@ -139,6 +149,33 @@ struct MetricsTests {
     #expect(text.contains("\ngatewayd_sessions{transport=\"tcp\"} 3000\ngatewayd_sessions{transport=\"iser\"} 0\n"))
     #expect(text.contains("\ngatewayd_lun_size_bytes{lun=\"1\"} 1099511627776\n"))
     #expect(Metrics.down.hasSuffix("\ngatewayd_up 0\n"))
+  }
+
+  @Test("A histogram's buckets are each as large as those before them, and the last is all")
+  func histogram() {
+    let prefix = "gatewayd_command_seconds_bucket{lun=\"1\",transport=\"iser\",direction=\"other\",le="
+    let buckets = text().split(separator: "\n").filter { $0.hasPrefix(prefix) }
+    let counts = buckets.compactMap { $0.split(separator: " ").last.flatMap { Int($0) } }
+    #expect(counts.count == 23 && counts.first == 1 && counts.last == 3 && counts == counts.sorted())
+    #expect(buckets.first?.contains("le=\"8.192e-06\"") == true && buckets.last?.contains("le=\"+Inf\"") == true)
+    #expect(
+      text().contains("gatewayd_command_seconds_sum{lun=\"0\",transport=\"tcp\",direction=\"read\"} 0.099013245\n"))
+  }
+
+  @Test("Every name is in docs/COMMANDS.md")
+  func documented() throws {
+    let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+    let file = try #require(fopen("/\(root)/docs/COMMANDS.md", "r"))
+    defer { fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: 1 << 20)
+    let count = fread(&bytes, 1, 1 << 20, file)
+    let documents = String(decoding: bytes[..<count], as: UTF8.self)
+    let names = text().split(separator: "\n").filter { $0.hasPrefix("# TYPE ") }.map { $0.split(separator: " ")[2] }
+    for name in names.map({ String($0.dropFirst("gatewayd_".count)) })
+      + EventFamily.all.map({ String($0.name.dropFirst(9)) })
+    {
+      #expect(documents.contains("`\(name)`"), "\(name)")
+    }
   }
 
   @Test("They come over the control socket, to whoever may read")

@@ -15,6 +15,17 @@ struct PairTargetTests {
     let exports = Mutex<[Export]>([])
     let isActive = Mutex<[Bool]>([])
     private let made = Mutex<PairTarget?>(nil)
+    struct Reading {
+      /// What a reading waits for.
+      var end: ReadyFlag?
+      /// How often it fails first.
+      var failures = 0
+      var begun = 0
+      var underWay = 0
+      /// At the same time.
+      var most = 0
+    }
+    let reading = Mutex(Reading())
     var target: PairTarget { made.withLock { $0! } }
 
     init() {
@@ -23,8 +34,23 @@ struct PairTargetTests {
         self?.exports.withLock { $0 } ?? []
       } setActive: { [weak self] isActive in
         self?.isActive.withLock { $0.append(isActive) }
+      } reload: { [weak self] _, _ in
+        self?.read()
       }
       made.withLock { $0 = target }
+    }
+
+    private func read() -> String? {
+      let (end, fails) = reading.withLock { reading in
+        reading.begun += 1
+        reading.underWay += 1
+        reading.most = max(reading.most, reading.underWay)
+        reading.failures -= 1
+        return (reading.end, reading.failures >= 0)
+      }
+      _ = end?.wait(milliseconds: 20_000)
+      reading.withLock { $0.underWay -= 1 }
+      return fails ? "it cannot be read" : nil
     }
 
     /// A disk that has come.
@@ -33,7 +59,8 @@ struct PairTargetTests {
       let disk = try Disk.memory(byteCount: 16 << 20, path: "memory:16M")
       let unit = try LogicalUnit(
         number: number, identity: DiskOpening.identity(id),
-        traits: DiskOpening.traits(disk, persistsReservations: false), blocks: 100, registry: NexusRegistry())
+        traits: DiskOpening.traits(disk, blockBytes: 512, persistsReservations: false), blocks: 100,
+        registry: NexusRegistry())
       let label = Label(
         cluster: id, disk: id, lun: number, nextLUN: number + 1, diskBytes: 16 << 20, blockBytes: 512,
         pairKey: [UInt8](repeating: 0, count: 32), nodes: [])
@@ -110,5 +137,67 @@ struct PairTargetTests {
     bench.perform()
     #expect(!bench.isAnswered(first) && !bench.isAnswered(second) && !bench.isAnswered(third))
     #expect(bench.isActive.withLock { $0 } == [false])
+  }
+
+  private func isSoon(_ condition: () -> Bool) -> Bool {
+    for _ in 0..<4000 where !condition() { usleep(1000) }
+    return condition()
+  }
+
+  @Test("A disk whose records take long to read is served when they are, without another order, and read once")
+  func slowReading() throws {
+    let bench = Bench()
+    let export = try bench.add(0)
+    let disk = try #require(export.label?.disk)
+    let end = ReadyFlag()
+    bench.reading.withLock { $0.end = end }
+    bench.perform(.recover(Epoch(1), disks: [disk]), .serve(Epoch(1), disks: [disk]), .admit(Epoch(1), disk: disk))
+    #expect(!bench.isAnswered(export) && !export.isAdmitted)
+    #expect(bench.target.problems[disk] != nil)
+    end.set()
+    #expect(isSoon { bench.isAnswered(export) && export.isAdmitted })
+    #expect(bench.target.problems.isEmpty)
+    #expect(bench.reading.withLock { $0.begun } == 1)
+  }
+
+  @Test("A disk whose records cannot be read is tried again each second")
+  func failedReading() throws {
+    let bench = Bench()
+    let export = try bench.add(0)
+    let disk = try #require(export.label?.disk)
+    bench.reading.withLock { $0.failures = 2 }
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    #expect(!bench.isAnswered(export))
+    #expect(bench.target.problems[disk] == "it cannot be read")
+    #expect(isSoon { bench.isAnswered(export) })
+    #expect(bench.target.problems.isEmpty)
+    #expect(bench.reading.withLock { $0.begun } == 3)
+  }
+
+  @Test("What is read late lets nothing go on that was stopped meanwhile, and the next epoch reads anew, one at a time")
+  func lateReading() throws {
+    let bench = Bench()
+    let export = try bench.add(0)
+    let disk = try #require(export.label?.disk)
+    let (first, second) = (ReadyFlag(), ReadyFlag())
+    bench.reading.withLock { $0.end = first }
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    bench.target.perform(.closeWithoutAnswer, afterTakeover: false) { _ in }
+    first.set()
+    #expect(isSoon { bench.reading.withLock { $0.underWay } == 0 && !export.isReloading })
+    usleep(50_000)
+    #expect(!bench.isAnswered(export) && !export.isAdmitted)
+    // Another epoch begins while the reading of the one before is under way.
+    bench.reading.withLock { $0 = Bench.Reading(end: second) }
+    bench.target.perform(.serve(Epoch(2), disks: [disk]), afterTakeover: false) { _ in }
+    #expect(isSoon { bench.reading.withLock { $0.underWay } == 1 })
+    bench.target.perform(.hold, afterTakeover: false) { _ in }
+    bench.target.perform(.serve(Epoch(3), disks: [disk]), afterTakeover: false) { _ in }
+    usleep(800_000)
+    #expect(!bench.isAnswered(export))
+    second.set()
+    #expect(isSoon { bench.isAnswered(export) })
+    let reading = bench.reading.withLock { $0 }
+    #expect(reading.begun == 2 && reading.most == 1)
   }
 }

@@ -44,8 +44,19 @@ struct SettingsReaderTests {
       "iser": ["enabled": false],
       "timeouts": ["nop-interval": 0, "io-deadline": 25],
       "pair": ["enabled": false, "explicit-alua": true, "addresses": ["192.0.2.10/24", "2001:db8::10/64%eth1"]],
+      "metrics": ["listen": [9862, "9863", "[::1]", "192.0.2.1:99"]],
       "log": ["level": "debug"],
+      "disk": [
+        ["name": "/dev/sr*", "read-only": true, "removable": true, "thin": false, "block-bytes": 4096],
+        ["name": "/dev/disk/by-id/usb-*"],
+      ],
     ])
+    #expect(settings.disks.count == 2)
+    let kind = settings.rule(for: ["/dev/sr0", "/dev/disk/by-id/usb-0"])
+    #expect(kind?.isReadOnly == true && kind?.isRemovable == true && kind?.isThin == false && kind?.blockBytes == 4096)
+    let plain = settings.rule(for: ["/dev/sdb", "/dev/disk/by-id/usb-0"])
+    #expect(plain == Settings.DiskRule(name: "/dev/disk/by-id/usb-*"))
+    #expect(settings.rule(for: ["/dev/sdb"]) == nil)
     #expect(settings.target.name == "iqn.2024-01.org.example:storage")
     #expect(settings.target.alias == "Attic")
     #expect(settings.target.listen == [.init(host: "10.0.0.1", port: 3261), .init(host: "fd00::1", port: 3260)])
@@ -70,6 +81,25 @@ struct SettingsReaderTests {
     #expect(!settings.pair.isEnabled && settings.pair.hasExplicitALUA)
     #expect(settings.pair.addresses.map(\.description) == ["192.0.2.10/24", "2001:db8::10/64%eth1"])
     #expect(settings.logLevel == .debug)
+    #expect(
+      settings.metrics.listen.map(\.description) == [
+        "127.0.0.1:9862", "127.0.0.1:9863", "[::1]:9862", "192.0.2.1:99",
+      ])
+  }
+
+  @Test("The metrics listen at one address or several, at a port alone on loopback, and nowhere unless told")
+  func metrics() throws {
+    func listen(_ value: SettingsValue) throws -> [String] {
+      try SettingsReader.read(["metrics": ["listen": value]]).metrics.listen.map(\.description)
+    }
+    #expect(Settings().metrics.listen.isEmpty)
+    #expect(try listen([]) == [])
+    #expect(try listen("9000") == ["127.0.0.1:9000"])
+    #expect(try listen(9000) == ["127.0.0.1:9000"])
+    #expect(try listen("::") == ["[::]:9862"])
+    for bad in [70000, -1, "localhost", "", ["9000", 9000], true] as [SettingsValue] {
+      #expect(problems(["metrics": ["listen": bad]]).count == 1, "\(bad)")
+    }
   }
 
   @Test("Without 'only' every disk may be touched; with it, those that one of its globs names")

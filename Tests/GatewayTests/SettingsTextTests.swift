@@ -5,6 +5,16 @@ import Testing
 
 @Suite("Settings: lines, sizes, addresses and names in texts")
 struct SettingsTextTests {
+  @Test("What a parser quotes of the file is not told: a secret without its quotes is no number")
+  func complaints() {
+    let number = "Error while parsing integer: '0x00112233445566778899aabb' is not representable in 64 bits"
+    #expect(
+      SettingsReader.withoutContent(number)
+        == "Error while parsing integer: '…' is not representable in 64 bits (a text has to stand in quotes)")
+    #expect(!SettingsReader.withoutContent("saw 'a'secret'here'").contains("secret"))
+    for whole in ["saw '='", "nothing quoted", "one ' alone"] { #expect(SettingsReader.withoutContent(whole) == whole) }
+  }
+
   static let text = """
     # gatewayd = "not a key"
     top.inner = 1

@@ -3,6 +3,7 @@ import Glibc
 import Reactor
 import Synchronization
 import TestSupport
+import SCSI
 import Testing
 
 @testable import Gateway
@@ -23,7 +24,8 @@ func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
 @Suite("The table of sessions (RFC 7143 §6.3)")
 struct SessionTableTests {
   private static func key(_ number: Int) -> SessionTable.Key {
-    SessionTable.Key(initiatorName: "iqn.2026-01.example:\(number)", isid: UInt64(number), portalGroupTag: 1)
+    SessionTable.Key(
+      initiatorName: InitiatorName("iqn.2026-01.example:\(number)"), isid: UInt64(number), portalGroupTag: 1)
   }
 
   private static func claim(_ table: SessionTable, _ key: SessionTable.Key?, most: Int = 1 << 20) -> UInt16? {
@@ -61,6 +63,17 @@ struct SessionTableTests {
     #expect(table.entry(tsih: first) == nil && Self.claim(table, Self.key(1)) != nil)
   }
 
+  @Test("Names that Unicode calls equal are two initiators, to sessions and to reservations")
+  func canonicalNames() {
+    let names = ["iqn.2026-01.example:b\u{FC}cher", "iqn.2026-01.example:bu\u{308}cher"]
+    #expect(names[0] == names[1], "as texts")
+    let keys = names.map { SessionTable.Key(initiatorName: InitiatorName($0), isid: 1, portalGroupTag: 1) }
+    let table = SessionTable()
+    #expect(Self.claim(table, keys[0]) != nil && Self.claim(table, keys[1]) != nil)
+    let nexus = names.map { NexusIdentity(initiatorName: $0, isid: 1, relativeTargetPort: 1) }
+    #expect(nexus[0] != nexus[1] && Set(nexus).count == 2)
+  }
+
   @Test("Releasing twice releases once")
   func releaseTwice() throws {
     let table = SessionTable()
@@ -73,11 +86,12 @@ struct SessionTableTests {
     #expect(table.count == 1 && table.entry(tsih: second) != nil)
   }
 
-  @Test("No more sessions than allowed; discovery sessions have no key and count too")
+  @Test("No more sessions than allowed; discovery sessions have no key, and places of their own")
   func full() {
     let table = SessionTable()
-    #expect(Self.claim(table, Self.key(1), most: 2) != nil && Self.claim(table, nil, most: 2) != nil)
-    #expect(Self.claim(table, nil, most: 2) == nil && Self.claim(table, Self.key(2), most: 2) == nil)
+    #expect((0..<100).count { _ in Self.claim(table, nil, most: 2) != nil } == 64)
+    #expect(Self.claim(table, Self.key(1), most: 2) != nil && Self.claim(table, Self.key(2), most: 2) != nil)
+    #expect(Self.claim(table, Self.key(3), most: 2) == nil)
     // Who is there already is told so, full or not.
     guard case .occupied = table.claim(Self.key(1), shard: 0, connection: 0, generation: 0, sessionsMax: 2) else {
       return #expect(Bool(false), "not occupied")

@@ -12,6 +12,8 @@ final class SmallInitiator {
   private var cmdSN: UInt32 = 1
   private var expStatSN: UInt32 = 0
   private var tag: UInt32 = 0
+  /// By task tag: what R2Ts may ask for.
+  private var outgoing: [UInt32: [UInt8]] = [:]
 
   /// Connects and logs in to a normal session (RFC 7143 §6.3) in one request.
   init(port: UInt16, target: String, name: String) throws {
@@ -93,8 +95,12 @@ final class SmallInitiator {
   }
 
   /// Sends a command without waiting for its answer.
-  func post(_ cdb: [UInt8], lun: UInt8 = 0, write: [UInt8] = [], read expected: Int = 0) throws {
+  /// - Parameter immediate: bytes of `write` that go with it; nil: all.
+  func post(
+    _ cdb: [UInt8], lun: UInt8 = 0, write: [UInt8] = [], immediate: Int? = nil, read expected: Int = 0
+  ) throws {
     tag += 1
+    outgoing[tag] = write
     var header = BasicHeaderSegment(
       .scsiCommand, flags: 0x80 | (write.isEmpty ? 0 : 0x20) | (expected > 0 ? 0x40 : 0), initiatorTaskTag: tag)
     header.lun = UInt64(lun) << 48
@@ -106,7 +112,46 @@ final class SmallInitiator {
     }
     (header.word8, header.word9, header.word10, header.word11) = (words[0], words[1], words[2], words[3])
     cmdSN &+= 1
-    try send(header, write)
+    try send(header, Array(write.prefix(immediate ?? write.count)))
+  }
+
+  /// Sends a WRITE (10) without data, and returns what asks for it.
+  func beginWrite(_ bytes: [UInt8], block: UInt32, lun: UInt8 = 0) throws -> BasicHeaderSegment {
+    try post(Self.cdb(0x2A, block, bytes.count), lun: lun, write: bytes, immediate: 0)
+    while true {
+      let (answer, _) = try receive()
+      if answer.opcode == .readyToTransfer { return answer }
+    }
+  }
+
+  /// Whether the target ends the connection, within ten seconds.
+  func isEnded() -> Bool {
+    do {
+      while true { _ = try receive() }
+    } catch let failure as Failure {
+      return failure.what == "closed" || failure.what == "receive: \(ECONNRESET)"
+    } catch {
+      return false
+    }
+  }
+
+  /// The Data-Out that an R2T asks for, in segments that every target takes (RFC 7143 §13.12).
+  func sendData(_ r2t: BasicHeaderSegment) throws {
+    let data = outgoing[r2t.initiatorTaskTag] ?? []
+    let end = Int(r2t.bufferOffset + r2t.word11)
+    var (offset, number) = (Int(r2t.bufferOffset), UInt32(0))
+    while offset < end {
+      let count = min(end - offset, 8192)
+      var header = BasicHeaderSegment(
+        .dataOut, flags: offset + count == end ? 0x80 : 0, initiatorTaskTag: r2t.initiatorTaskTag)
+      header.lun = r2t.lun
+      header.targetTransferTag = r2t.targetTransferTag
+      header.word7 = expStatSN
+      header.word9 = number
+      header.bufferOffset = UInt32(offset)
+      try send(header, Array(data[offset..<offset + count]))
+      (offset, number) = (offset + count, number + 1)
+    }
   }
 
   /// Receives until `count` commands that were posted are answered; their statuses.
@@ -114,6 +159,7 @@ final class SmallInitiator {
     var statuses: [UInt8] = []
     while statuses.count < count {
       let (answer, _) = try receive()
+      if answer.opcode == .readyToTransfer { try sendData(answer) }
       guard answer.opcode == .scsiResponse || answer.opcode == .dataIn && answer.flags & 1 != 0 else { continue }
       expStatSN = answer.statSN &+ 1
       statuses.append(answer.byte3)

@@ -226,6 +226,23 @@ struct EngineTests {
     #expect(engine.status(at: now).droppedMessages == 4)
   }
 
+  @Test("A beat that names one of this node's that was never sent is a sign of nothing")
+  func unsent() {
+    var found = blank([])
+    var engine = active(&found)
+    var beat = beat(1, .passive)
+    for named: UInt64 in [.max, .max - 31, engine.sequence + 1] {
+      beat.sequence += 1
+      beat.heardSequence = named
+      _ = engine.step(.received(beat, link: link), at: second + 1)
+      #expect(engine.peer?.datedAt == 0)
+    }
+    beat.sequence += 1
+    beat.heardSequence = engine.sequence
+    _ = engine.step(.received(beat, link: link), at: second + 1)
+    #expect(engine.peer?.datedAt == second)
+  }
+
   @Test("A switchover is called off when commands do not end in time")
   func calledOff() {
     var found = blank([])
@@ -249,5 +266,24 @@ struct EngineTests {
     #expect(target(actions) == [.standby, .hold], "sessions stay: nothing of them is under way")
     #expect(!actions.contains { if case .disk(_, _, .unregister) = $0 { true } else { false } })
     #expect(actions.contains { if case .send(let beat) = $0 { beat.flags.contains(.released) } else { false } })
+  }
+
+  @Test("At the end of a node that nobody takes over from nothing is said to be elsewhere: commands wait")
+  func endsAlone() {
+    for isHeard in [false, true] {
+      var rig = PairRig(1)
+      rig.see([PairRig.disks[0]])
+      rig.run(6 * PairRig.second)
+      #expect(rig.isServing)
+      if isHeard { rig.hear(naming: 0) }
+      rig.actions = []
+      rig.step(.shutdown)
+      rig.step(.drained(true))
+      #expect(rig.engine.role == .passive)
+      #expect(rig.targets.contains(.standby) == isHeard)
+      #expect(rig.targets.contains { if case .drain = $0 { true } else { false } })
+      rig.run(3 * PairRig.second)
+      #expect(rig.targets.contains(.standby) == isHeard)
+    }
   }
 }

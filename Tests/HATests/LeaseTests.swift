@@ -13,7 +13,7 @@ struct LeaseTests {
   private let ms: UInt64 = 1_000_000
 
   /// An engine with a disk that obeys, and all that was ordered.
-  private struct Rig {
+  private struct Rig: EngineRig {
     var engine: Engine
     var disk: DiskID
     var found: Survey
@@ -23,39 +23,26 @@ struct LeaseTests {
     /// Written to the first place together with this node's first record.
     var intruder: LeaseRecord?
     var isBusy = false
+    /// Somebody has made another disk of it.
+    var isRelabelled = false
     var orders: [DiskOrder] = []
     var actions: [Action] = []
 
-    mutating func step(_ event: Event) {
-      var pending = engine.step(event, at: now)
-      while !pending.isEmpty {
-        let action = pending.removeFirst()
-        actions.append(action)
-        switch action {
-        case .disk(let disk, let number, let order):
-          orders.append(order)
-          pending += engine.step(.answer(disk, order: number, answer(order)), at: now)
-        case .target(.recover(let epoch, _)): pending += engine.step(.recovered(epoch), at: now)
-        case .target(.drain): pending += engine.step(.drained(true), at: now)
-        case .watchdog(.arm): pending += engine.step(.watchdog(isArmed: true), at: now)
-        case .target, .addresses, .note, .send, .watchdog: break
-        }
+    mutating func reply(to action: Action) -> Event? {
+      switch action {
+      case .disk(let disk, let number, let order):
+        orders.append(order)
+        return .answer(disk, order: number, answer(order))
+      case .target(.recover(let epoch, _)): return .recovered(epoch)
+      case .target(.drain): return .drained(true)
+      case .watchdog(.arm): return .watchdog(isArmed: true)
+      case .target, .addresses, .note, .send, .watchdog: return nil
       }
-    }
-
-    /// Steps whenever the engine asks for it.
-    mutating func run(until end: Instant) {
-      while let due = engine.deadline, due <= end {
-        now = max(now, due)
-        step(.tick)
-      }
-      now = end
-      step(.tick)
     }
 
     private mutating func answer(_ order: DiskOrder) -> DiskAnswer {
       switch order {
-      case .survey: return .surveyed(found)
+      case .survey: return isRelabelled ? .relabelled : .surveyed(found)
       case .settle: return isBusy ? .failed(16) : .done
       case .writeLease(let record, let place, _):
         if refuses.contains(record.phase) { return .failed(5) }
@@ -93,6 +80,29 @@ struct LeaseTests {
 
   private func others(_ phase: LeaseRecord.Phase, isGuarded: Bool) -> LeaseRecord {
     LeaseRecord(epoch: Epoch(4), node: other, bootID: 9, sequence: 1, phase: phase, isGuarded: isGuarded)
+  }
+
+  @Test("A disk that another gateway has made its own is suspended and not written to, until it is the same again")
+  func relabelled() {
+    for nodes in [[own], [own, other]] {
+      var rig = rig(nodes)
+      rig.run(until: 10 * second)
+      #expect(rig.isServing)
+      rig.forget()
+      rig.isRelabelled = true
+      rig.run(until: 20 * second)
+      #expect(!rig.isServing && rig.engine.disks[0].state == .foreign)
+      #expect(rig.actions.contains(.target(.suspend(disk))))
+      guard let last = rig.orders.lastIndex(where: { $0 != .survey }) else { continue }
+      #expect(!rig.phases.contains(.released), "a record of it would be in what is another's")
+      #expect(rig.orders[last...].count { $0 == .survey } > 3, "nothing but looks")
+    }
+    var rig = rig([own])
+    rig.isRelabelled = true
+    rig.run(until: 20 * second)
+    rig.isRelabelled = false
+    rig.run(until: 40 * second)
+    #expect(rig.isServing)
   }
 
   @Test("A disk that names nobody else is claimed at once, and costs nothing from then on")

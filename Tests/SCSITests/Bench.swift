@@ -90,6 +90,9 @@ enum Answer: Equatable {
   case reservationChange
   case wait
   case switchover
+  case log(LogQuery)
+  case copy(segments: Int)
+  case sanitize(SanitizeOrder)
   case forward([UInt8])
 
   init(_ disposition: Disposition) {
@@ -103,6 +106,9 @@ enum Answer: Equatable {
     case .reservationChange: self = .reservationChange
     case .wait: self = .wait
     case .switchover: self = .switchover
+    case .log(let query, _): self = .log(query)
+    case .copy(let order, _): self = .copy(segments: order.segments.count)
+    case .sanitize(let order, _): self = .sanitize(order)
     case .forward(_, let parameters): self = .forward(parameters)
     }
   }

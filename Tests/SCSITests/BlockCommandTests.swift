@@ -177,6 +177,6 @@ struct BlockCommandTests {
     let bench = try Bench()
     bench.unit.markGone()
     #expect(bench.send([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).answer == .sense(.illegalRequest, 0x2500))
-    #expect(bench.send([0x12, 0, 0, 0, 96, 0]).data.first == 0x20)
+    #expect(bench.send([0x12, 0, 0, 0, 96, 0]).data.first == 0x3F)
   }
 }

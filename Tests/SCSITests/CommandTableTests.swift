@@ -64,15 +64,16 @@ struct CommandTableTests {
   func all() throws {
     let bench = try Bench()
     let plain = operationCodes(bench, options: 0).data
-    // All but SET TARGET PORT GROUPS, for which there must be a pair.
-    #expect(plain.count == 4 + 8 * (CommandTable.shared.rows.count - 1))
+    // All but SET TARGET PORT GROUPS, for which there must be a pair, and WRITE ATOMIC, for which the disk must be known.
+    #expect(plain.count == 4 + 8 * (CommandTable.shared.rows.count - 2))
     #expect(Array(plain[..<4]) == [0, 0, UInt8((plain.count - 4) >> 8), UInt8((plain.count - 4) & 0xFF)])
     let timed = operationCodes(bench, options: 0x80).data
-    #expect(timed.count == 4 + 20 * (CommandTable.shared.rows.count - 1))
+    #expect(timed.count == 4 + 20 * (CommandTable.shared.rows.count - 2))
     #expect(timed[9] & 0x02 != 0)
     #expect(Array(timed[12..<14]) == [0, 0x0A])
     let thick = try Bench { $0.isThin = false }
-    #expect(operationCodes(thick, options: 0).data.count == plain.count - 8)
+    // Without UNMAP and SANITIZE's BLOCK ERASE.
+    #expect(operationCodes(thick, options: 0).data.count == plain.count - 16)
   }
 
   @Test("One command is told with its usage data; how it is asked for must fit it (SPC-5 §6.34.1)")
@@ -122,7 +123,9 @@ struct CommandTableTests {
       case .dataOut: Issue.record("asked for a parameter list twice")
       case .wait: Issue.record("waits, though the unit is not suspended")
       case .switchover, .forward: Issue.record("there is no pair")
-      case .status, .checkCondition, .dataIn: break
+      case .copy(let order, _): nexus.updateCopies { $0.end(order.token) }
+      case .sanitize(_, let unit): unit.endSanitize(Bool.random(using: &random) ? .completed : .notBegun)
+      case .status, .checkCondition, .dataIn, .log: break
       }
     }
   }

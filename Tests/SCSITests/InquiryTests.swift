@@ -14,7 +14,7 @@ struct InquiryTests {
   func standard() throws {
     let data = try Bench().send([0x12, 0, 0, 0, 255, 0]).data
     #expect(data.count == 96 && data[4] == 91)
-    #expect(Array(data[..<8]) == [0x00, 0x00, 0x06, 0x12, 91, 0x10, 0x10, 0x02])
+    #expect(Array(data[..<8]) == [0x00, 0x00, 0x06, 0x12, 91, 0x18, 0x10, 0x02])
     #expect(String(decoding: data[8..<36], as: UTF8.self) == "GATEWAYDTest disk       0.1 ")
     #expect(Array(data[58..<66]) == [0x00, 0xA0, 0x04, 0x60, 0x04, 0xC0, 0x09, 0x60])
   }

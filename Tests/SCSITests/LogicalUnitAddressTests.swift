@@ -76,7 +76,7 @@ struct LogicalUnitAddressTests {
   func lunZero() throws {
     let bench = try Bench()
     let request = Request(cdb: CDB(inquiry), lun: 0)
-    #expect(bench.server.execute(request, nexus: bench.a, map: LogicalUnitMap([])).data.first == 0x20)
+    #expect(bench.server.execute(request, nexus: bench.a, map: LogicalUnitMap([])).data.first == 0x3F)
   }
 
   @Test(

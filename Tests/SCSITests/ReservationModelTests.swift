@@ -137,7 +137,7 @@ struct ReservationModelTests {
     return action
   }
 
-  @Test("20000 random service actions give what the model gives", arguments: [1, 2, 3] as [UInt64])
+  @Test("20000 random service actions give what the model gives", arguments: [1, 2, 3, 4, 5] as [UInt64])
   func random(_ seed: UInt64) throws {
     var random = SplitMix(seed: seed)
     var model = Model()

@@ -207,6 +207,8 @@ struct DiskQueueTests {
     bench.queue.noteStableResult(-ECANCELED, isFlush: true)
     // A write that found no space was refused before anything was lost.
     bench.queue.noteStableResult(-ENOSPC, isFlush: false)
+    // Another node has the disk by then, and all that was written.
+    bench.queue.noteStableResult(-EBADE, isFlush: true)
     #expect(bench.run(.flush, at: 0, 0) == 0)
     bench.queue.noteStableResult(-EIO, isFlush: true)
     #expect(bench.run(.flush, at: 0, 0) == -ENOTRECOVERABLE)

@@ -46,6 +46,14 @@ struct RecordTests {
     #expect(bytes[51...].allSatisfy { $0 == 0 })
   }
 
+  @Test("A sequence number that no gateway gets to is damage: the next one would not be a number")
+  func lastNumbers() {
+    for number in [1 << 63, .max] as [UInt64] {
+      #expect(throws: RecordError.damaged) { try Record.decode(Self.record(number).encode(), kind: .label) }
+    }
+    #expect((try? Record.decode(Self.record((1 << 63) - 1).encode(), kind: .label)) != nil)
+  }
+
   @Test("Every torn write of one slot leaves the older record or gives the newer, at every byte")
   func torn() {
     for (older, newer) in [(4, 5), (5, 4)] as [(UInt64, UInt64)] {
@@ -103,7 +111,8 @@ struct RecordTests {
 
   @Test("The higher sequence number wins in either slot, and the next write goes to the other")
   func sequence() throws {
-    for (first, second) in [(1, 2), (2, 1), (9, 1_000_000), (.max, 1), (.max - 1, .max)] as [(UInt64, UInt64)] {
+    let last: UInt64 = (1 << 63) - 1
+    for (first, second) in [(1, 2), (2, 1), (9, 1_000_000), (last, 1), (last - 1, last)] as [(UInt64, UInt64)] {
       let slots = [Self.record(first).encode(), Self.record(second).encode()]
       let found = try Record.newest(slots, kind: .label, disk: Self.disk)
       #expect(found.record.sequence == max(first, second))

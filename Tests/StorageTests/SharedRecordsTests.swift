@@ -108,22 +108,45 @@ struct SharedRecordsTests {
     #expect(records.label == grown && records.owner == [5] && records.beat == nil)
   }
 
+  @Test("Of a disk that has grown the label is found where it was until it has moved, by its nodes' changes too")
+  func grown() throws {
+    // The new end may lie within the old area, where other records are.
+    for growth in [4096, 1 << 20, 4 << 20, 8 << 20, 40 << 20] {
+      let disk = try Labelled()
+      var cell = RecordCell(.owner, on: disk.disk, label: disk.label)
+      try cell.write([4, 2])
+      #expect(ftruncate(disk.file.fd, off_t(Self.bytes + growth)) == 0)
+      #expect(throws: FenceFailure.self) { try SharedDiskRecords.read(disk.disk) }
+      let label = try LabelStore.enroll(Self.node(1), on: disk.disk, as: disk.label)
+      #expect(label.nodes == [Self.node(1)] && label.diskBytes == disk.label.diskBytes)
+      let records = try SharedDiskRecords.read(disk.disk, former: disk.label)
+      #expect(records.label == label && records.owner == [4, 2])
+      var other = disk.label
+      other.disk = UUID(bytes: [UInt8](repeating: 1, count: 16))
+      #expect(throws: FenceFailure.self) { try SharedDiskRecords.read(disk.disk, former: other) }
+      var moved = label
+      moved.diskBytes = UInt64(Self.bytes + growth)
+      #expect(LabelStore.move(label, to: moved, fd: disk.file.fd) == 0)
+      #expect(try SharedDiskRecords.read(disk.disk, former: disk.label).label == moved)
+    }
+  }
+
   @Test("A node takes the label's free slot, once; a third is refused, and one that is forgotten makes room")
   func enrolls() throws {
     let disk = try Labelled(nodes: [Self.node(1)])
-    let both = try LabelStore.enroll(Self.node(2, "second"), on: disk.disk, as: disk.label.disk)
+    let both = try LabelStore.enroll(Self.node(2, "second"), on: disk.disk, as: disk.label)
     #expect(both.nodes == [Self.node(1), Self.node(2, "second")])
     let found = LabelStore.readLabel(fd: disk.file.fd, diskBytes: disk.label.diskBytes)
     #expect(found == .label(both))
     let before = (0...1).map { disk.file.read(4096, at: disk.place(.label, $0)) }
-    #expect(try LabelStore.enroll(Self.node(2, "second"), on: disk.disk, as: disk.label.disk) == both)
+    #expect(try LabelStore.enroll(Self.node(2, "second"), on: disk.disk, as: disk.label) == both)
     #expect((0...1).map { disk.file.read(4096, at: disk.place(.label, $0)) } == before, "nothing is written again")
     #expect(throws: FenceFailure.failed(ENOSPC)) {
-      try LabelStore.enroll(Self.node(3), on: disk.disk, as: disk.label.disk)
+      try LabelStore.enroll(Self.node(3), on: disk.disk, as: disk.label)
     }
-    let one = try LabelStore.forget(Self.node(1).id, on: disk.disk, as: disk.label.disk)
+    let one = try LabelStore.forget(Self.node(1).id, on: disk.disk, as: disk.label)
     #expect(one.nodes == [Self.node(2, "second")])
-    let third = try LabelStore.enroll(Self.node(3), on: disk.disk, as: disk.label.disk)
+    let third = try LabelStore.enroll(Self.node(3), on: disk.disk, as: disk.label)
     #expect(third.nodes == [Self.node(2, "second"), Self.node(3)])
     #expect(third.pairKey == disk.label.pairKey && third.lun == disk.label.lun)
   }
@@ -132,7 +155,7 @@ struct SharedRecordsTests {
   func bothCopies() throws {
     for slot in 0...1 {
       let disk = try Labelled()
-      let label = try LabelStore.enroll(Self.node(5), on: disk.disk, as: disk.label.disk)
+      let label = try LabelStore.enroll(Self.node(5), on: disk.disk, as: disk.label)
       disk.file.write([0xFF], at: disk.place(.label, slot) + 60)
       #expect(LabelStore.readLabel(fd: disk.file.fd, diskBytes: disk.label.diskBytes) == .label(label))
     }
@@ -142,20 +165,22 @@ struct SharedRecordsTests {
   func longName() throws {
     let disk = try Labelled()
     let long = Self.node(1, String(repeating: "n", count: 70))
-    let label = try LabelStore.enroll(long, on: disk.disk, as: disk.label.disk)
+    let label = try LabelStore.enroll(long, on: disk.disk, as: disk.label)
     #expect(label.nodes.first?.name == String(repeating: "n", count: 64))
-    #expect(try LabelStore.enroll(long, on: disk.disk, as: disk.label.disk) == label)
+    #expect(try LabelStore.enroll(long, on: disk.disk, as: disk.label) == label)
   }
 
   @Test("A disk that has no label, or has become another one, takes no node")
   func another() throws {
     let disk = try Labelled()
+    var other = disk.label
+    other.disk = UUID(bytes: [UInt8](repeating: 1, count: 16))
     #expect(throws: FenceFailure.failed(ENODATA)) {
-      try LabelStore.enroll(Self.node(1), on: disk.disk, as: UUID(bytes: [UInt8](repeating: 1, count: 16)))
+      try LabelStore.enroll(Self.node(1), on: disk.disk, as: other)
     }
     let blank = try Disk.open(path: TemporaryFileKeeper.blank.path)
     #expect(throws: FenceFailure.failed(ENODATA)) {
-      try LabelStore.enroll(Self.node(1), on: blank, as: disk.label.disk)
+      try LabelStore.enroll(Self.node(1), on: blank, as: disk.label)
     }
     #expect(throws: FenceFailure.failed(ENODATA)) { try SharedDiskRecords.read(blank) }
   }

@@ -25,6 +25,15 @@ from harness.daemon import Gateway  # noqa: E402
 from harness.targets import TgtTarget  # noqa: E402
 
 SECOND_CHANCES = 3
+
+# Tests that need a kind of LUN of their own: (names, --disk, [[disk]] of the settings, seconds that a test may take).
+SPECIAL_KINDS = [
+    ("ALL.PreventAllow.*", "memory:64M", "removable = true", 20),
+    ("ALL.StartStopUnit.*", "memory:64M", "removable = true", 20),
+    ("ALL.ReadOnly.*", "memory:64M", "read-only = true", 20),
+    # It looks for the operation again after resets and a login, and then once a minute whether it is done.
+    ("ALL.Sanitize.Reset", "slow:64M:80", "", 150),
+]
 PASS, FAIL, SKIP, HANG, BROKEN = "pass", "FAIL", "skip", "HANG", "broken"
 Outcome = collections.namedtuple("Outcome", "result reason seconds output")
 
@@ -80,6 +89,22 @@ def run_on_kinds(name, kinds, seconds):
     return outcome
 
 
+def special_disks(first):
+    """Of LUNs that follow `first` others: (--disk values, settings, [(pattern of tests that need it, LUN, seconds)])"""
+    disks, rules, special = [], "", []
+    for number, (pattern, disk, rule, seconds) in enumerate(SPECIAL_KINDS, start=first):
+        if rule:
+            rules += f'[[disk]]\nname = "*#{number}"\n{rule}\n'
+        disks.append(disk)
+        special.append((pattern, number, seconds))
+    return disks, rules, special
+
+
+def special_kind(name, special):
+    """(kinds, seconds) of the LUN that a test needs, or None."""
+    return next((kind for pattern, kind in special if fnmatch.fnmatch(name, pattern)), None)
+
+
 def is_broken(outcome, reason):
     """Whether it failed in the way that broken-tests.txt tells of."""
     return outcome.result == FAIL and reason is not None and reason.split(" | ")[0] in outcome.output
@@ -99,9 +124,10 @@ def expectations(path):
 
 
 def start_target(arguments):
-    """(target or None, kinds of LUN as lists of URLs: the LUN and its second path)"""
+    """(target or None, kinds of LUN as lists of URLs: the LUN and its second path, what single tests need instead)"""
+    special = []
     if arguments.url:
-        return None, [arguments.url] + [[also] for also in arguments.also]
+        return None, [arguments.url] + [[also] for also in arguments.also], special
     if arguments.target == "tgt":
         target = TgtTarget(sizes=(64 << 20,))
     else:
@@ -109,12 +135,14 @@ def start_target(arguments):
         disk = Path(tempfile.mkdtemp(prefix="conformance-")) / "disk"
         with open(disk, "wb") as file:
             file.truncate(72 << 20)
-        # What needs physical blocks of several logical ones is tried on a memory disk, which has them.
-        target = Gateway(disks=[str(disk), "memory:64M"], arguments=arguments.daemon_argument)
+        # What needs atomic writes, or physical blocks of several logical ones, is tried on a memory disk.
+        extra, rules, special = special_disks(2)
+        target = Gateway(disks=[str(disk), "memory:64M", *extra], arguments=arguments.daemon_argument, settings=rules)
         target.scratch = disk.parent
+        special = [(pattern, ([[target.url(number)] * 2], seconds)) for pattern, number, seconds in special]
         arguments.also.append(target.url(1))
     url = target.url()
-    return target, [[url, url]] + [[also] for also in arguments.also]
+    return target, [[url, url]] + [[also] for also in arguments.also], special
 
 
 def main():
@@ -138,12 +166,13 @@ def main():
     expected = {} if arguments.no_expectations else expectations(HERE / "expected-skips.txt")
     broken = expectations(HERE / "broken-tests.txt")
     counts, unexpected, stale = collections.Counter(), [], []
-    target, kinds = start_target(arguments)
+    target, kinds, special = start_target(arguments)
     chances = 0 if len(wanted) == 1 else SECOND_CHANCES
     begin = time.monotonic()
     try:
         for name in wanted:
-            outcome, note = run_on_kinds(name, kinds, arguments.seconds), ""
+            needs = special_kind(name, special) or (kinds, arguments.seconds)
+            outcome, note = run_on_kinds(name, *needs), ""
             if is_broken(outcome, broken.get(name)):
                 outcome = outcome._replace(result=BROKEN)
             elif outcome.result in (FAIL, HANG) and chances > 0:
@@ -152,7 +181,7 @@ def main():
                 chances -= 1
                 print(f"once more: {name}: {outcome.reason}", flush=True)
                 time.sleep(2)
-                outcome = run_on_kinds(name, kinds, arguments.seconds)
+                outcome = run_on_kinds(name, *needs)
             counts[outcome.result] += 1
             if outcome.result == SKIP and name not in expected and not arguments.no_expectations:
                 unexpected.append(name)

@@ -66,6 +66,17 @@ def command(cdb, parameters=b"", choice=0, lun=0):
         bytes([len(parameters) // 4]) + parameters
 
 
+def naa(number):
+    """The designator of a unit of FuzzCommands.swift, as Designator.naa makes it."""
+    mask = (1 << 64) - 1
+    mixed = int.from_bytes(bytes(range(8)), "big")
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & mask
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & mask
+    mixed ^= mixed >> 31
+    high = 0x6 << 60 | 0x024757 << 36 | mixed >> 28
+    return (high.to_bytes(8, "big") + bytes(range(8, 15)) + bytes([number])).hex()
+
+
 def commands():
     register = scsi.persistent_reserve_out(0), scsi.reserve_parameters(0, 0x1234, True)
     seed("commands", "reservations", command(*register) + command(*register, choice=1)
@@ -87,6 +98,21 @@ def commands():
     control = bytes([0, 0, 0, 0, 0x0A, 0x0A, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0])
     seed("commands", "mode", command([0x15, 0x10, 0, 0, 16]) + command([0x15, 0x10, 0, 0, 16], control)
          + command([0x1A, 0, 0x3F, 0, 255]) + command([0x5A, 0, 0x3F, 0, 0, 0, 0, 1, 0]))
+    targets = [(naa(0), 512), (naa(1), 4096), (naa(2), 512)]
+    copies = [scsi.copy_parameters(targets[:count], segments, number)
+              for number, (count, segments) in enumerate([
+                  (1, [(0, 0, 8, 0, 64)]), (2, [(0, 1, 64, 0, 8), (1, 0, 2, 0, 0)]), (3, [(0, 2, 8, 0, 0)]),
+                  (1, [(0, 0, 8, 1 << 16, 0)])])]
+    seed("commands", "copies", b"".join(command(scsi.extended_copy(len(copy)), copy) for copy in copies)
+         + b"".join(command(scsi.receive_copy_results(action, 1)) for action in (0, 1, 3, 4)))
+    overwrite = scsi.overwrite_parameters(b"\xA5\x5A", 3, True)
+    seed("commands", "sanitize", command(scsi.sanitize(1, len(overwrite), True, True), overwrite)
+         + command(scsi.sanitize(2), lun=1) + command(scsi.sanitize(0x1F)) + command(scsi.test_unit_ready()))
+    seed("commands", "buffers", command([0x3B, 0x0A, 0, 0, 0, 0, 0, 0, 8], bytes(range(8)))
+         + command([0x3C, 0x0A, 0, 0, 0, 0, 0, 0, 64]) + command([0x3C, 0x0B, 0, 0, 0, 0, 0, 0, 4])
+         + command([0x3B, 0x02, 0, 0, 0, 8, 0, 0, 8], bytes(8)) + command([0x3C, 0x02, 0, 0, 0, 4, 0, 0, 64])
+         + command(struct.pack(">BBQHHBB", 0x9C, 8, 8, 0, 8, 0, 0), lun=1)
+         + b"".join(command(scsi.log_sense(page), lun=1) for page in (0, 0x0C, 0x19, 0x2F)))
     reports = ([0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 1, 0], [0xA3, 0x0C, 0x80, 0, 0, 0, 0, 0, 64],
                [0xA3, 0x0D, 0, 0, 0, 0, 0, 0, 0, 64], [0x03, 0, 0, 0, 252], [0x4D, 0, 0, 0, 0, 0, 0, 1])
     seed("commands", "reports", b"".join(command(cdb) for cdb in reports))
@@ -162,6 +188,19 @@ def messages():
     seed("mover", "refused", bytes([0x3F] + [0, 1, 2, 1, 5, 0, 1, 8, 12, 5]))
 
 
+def http():
+    scrape = b"GET /metrics?a=b HTTP/1.1\r\nHost: gateway:9862\r\nAccept: text/plain\r\nConnection: keep-alive\r\n\r\n"
+    found = {
+        "scrape": scrape, "pipelined": scrape * 2 + b"HEAD http://h/ HTTP/1.0\n\n", "close": b"\r\nGET / HTTP/1.1\n"
+        b"Host: h\nConnection: x, close\n\n", "body": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+        "chunked": b"GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "many": b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 63 + b"\r\n", "tls": b"\x16\x03\x01\x02\0\x01",
+        "long": b"GET /" + b"a" * 8187, "folded": b"GET / HTTP/1.1\r\nHost: h\r\n b\r\n\r\n",
+    }
+    for name, data in found.items():
+        seed("http", name, bytes([len(name)]) + data)
+
+
 def reservations():
     keys = struct.pack(">QQ", 0x6711000000000001, 0x6791000000000002)
     seed("reservations", "keys", struct.pack(">II", 7, len(keys)) + keys)
@@ -180,6 +219,7 @@ if __name__ == "__main__":
     labels()
     heartbeats()
     reservations()
+    http()
     records()
     logins()
     texts()

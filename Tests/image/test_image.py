@@ -101,8 +101,15 @@ class Life(ApplianceCase):
     def test_9_factory_reset(self):
         """A factory reset forgets what was kept on its own disk, and nothing on the data disks"""
         name, node = self.machine.target(), self.machine.run("cat /state/gatewayd/node")
+        self.machine.run("mount -o remount,rw /efi && mkdir -p /efi/gatewayd && : >/efi/gatewayd/kept && sync && "
+                         "mount -o remount,ro /efi; : >/state/lost")
+        self.machine.restart("gatewayd factory-reset --keep-settings --yes --reboot")
+        self.machine.until(r"(?s)Notes +state-reset: done.*LUN 0 .*LUN 1 ")
+        self.machine.can_log_in()
+        self.assertEqual(self.machine.run("ls /efi/gatewayd; ls /state | grep lost || true"), "kept")
         self.machine.restart("gatewayd factory-reset --yes --reboot")
-        self.machine.until(r"(?s)Notes +reset to what a new one is.*LUN 0 .*LUN 1 ")
+        self.machine.until(r"(?s)Notes +factory-reset: done.*LUN 0 .*LUN 1 ")
+        self.assertEqual(self.machine.run("ls /efi/gatewayd 2>/dev/null || true"), "")
         self.assertEqual(self.machine.target(), name)
         self.machine.can_log_in()
         self.assertNotEqual(self.machine.run("cat /state/gatewayd/node"), node)

@@ -3,7 +3,7 @@
 import os
 import unittest
 
-from harness import initiator, process
+from harness import initiator, process, scsi
 from harness.case import GatewayCase
 
 SECRET, OTHER_SECRET = "initiator-secret-1", "target-secret-0002"
@@ -75,6 +75,47 @@ class Access(GatewayCase):
         with self.assertRaises((initiator.LoginRefused, initiator.Closed)):
             session._exchange(0, 1, {"CHAP_N": "gateway", "CHAP_R": "0x" + "00" * 16, "CHAP_I": session.keys["CHAP_I"],
                                      "CHAP_C": session.keys["CHAP_C"]})
+
+    def test_reset_of_masked_units(self):
+        """A target reset ends what others do at the units that its sender sees, and nothing else (RFC 7143 §11.5.1)"""
+        gateway = self.start("faulty:64M:hang=0+8", "faulty:64M:hang=0+8", settings=MASKS)
+        names = ["iqn.2026-01.example:admin", "iqn.2026-01.example:one-a"]
+        admin, masked = [self.keep(initiator.Session(gateway, initiator=name)) for name in names]
+        for lun in (0, 1):
+            admin.ready(lun)
+        masked.ready(1)
+        hidden, shared = [admin.begin(lun, scsi.read16(0, 1), read=512) for lun in (0, 1)]
+        # The disks have them when this is answered: the other's connection may be quicker.
+        admin.ping()
+        self.assertEqual(masked.task_management(initiator.WARM_RESET, seconds=5), 0)
+        # A unit attention for the unit that both see; the other's command is where it was.
+        self.assertEqual(admin.command(1, scsi.test_unit_ready()).sense_key, scsi.UNIT_ATTENTION)
+        admin.command(0, scsi.test_unit_ready()).good()
+        self.assertEqual(admin.task_management(initiator.ABORT_TASK, 1, shared, admin.cmd_sn, seconds=5), 1)
+        self.assertEqual(admin.task_management(initiator.ABORT_TASK, 0, hidden, admin.cmd_sn, seconds=5), 0)
+        self.assertEqual(masked.task_management(initiator.COLD_RESET, seconds=5), 6)
+        admin.ready(1)
+
+    def test_login_across_a_reload(self):
+        """A login that began under rules that are gone does not end under them"""
+        gateway = self.start(settings=MASKS)
+        parked = self.keep(initiator.Session(gateway, initiator="iqn.2026-01.example:one-b", login=False))
+        parked._exchange(0, 1, {"InitiatorName": parked.initiator, "SessionType": "Normal", "TargetName": gateway.name,
+                                "AuthMethod": "None"})
+        gateway.settings_path.write_text('[access]\ninitiators = ["iqn.2026-01.example:admin"]\n')
+        gateway.reload()
+        self.assertTrue(parked.connection.is_closed_within(5))
+
+    def test_discovery_takes_no_place(self):
+        """Discovery sessions, for which nothing has to be proved, keep nobody from the target"""
+        gateway = self.start(settings="[limits]\nsessions = 4\nconnections-per-address = 200\n")
+        found = []
+        with self.assertRaises(initiator.LoginRefused):
+            for number in range(80):
+                found.append(self.keep(initiator.Session(
+                    gateway, initiator=f"iqn.2026-01.example:seeker-{number}", discovery=True)))
+        self.assertGreater(len(found), 4)
+        self.keep(initiator.Session(gateway)).ready()
 
     def test_masks(self):
         """An initiator sees its LUNs and no others; an unknown one is refused and finds no target"""

@@ -330,6 +330,31 @@ class NotOurs(DiskCase):
         with open(disk.device, "rb") as file:
             self.assertEqual(file.read(512), b"precious" * 64)
 
+    def test_adopt_copy_whole(self):
+        """A copy of a LUN's disk that is adopted with --whole is another LUN, whatever the label in its content says"""
+        first, copy = self.loop(), self.loop()
+        with open(copy.device, "r+b") as file:
+            file.write(b"content")
+        gateway = self.discover(first.device, copy.device)
+        number = self.verdict(gateway, first.device, "exported")["lun"]
+        self.verdict(gateway, copy.device, "held")
+        with open(first.device, "rb") as source, open(copy.device, "r+b") as target:
+            target.write(source.read())
+            os.fsync(target.fileno())
+        gateway.ask("disks", "adopt", copy.device, "--yes", "--whole")
+        for _ in range(2):
+            other = self.verdict(gateway, copy.device, "exported")["lun"]
+            self.assertNotEqual(other, number, gateway.ask("disks").stdout + gateway.log)
+            with initiator.Session(gateway) as session:
+                session.ready(number)
+                session.ready(other)
+                names = {scsi.naa(session.command(lun, scsi.inquiry(0x83), read=255).good().data)
+                         for lun in (number, other)}
+                self.assertEqual(len(names), 2)
+                self.assertEqual(session.capacity(other)[0] * 512, os.path.getsize(copy.file))
+            gateway.terminate()
+            gateway.start()
+
     def test_only(self):
         """A disk that --only does not name is not touched"""
         ours, other = self.loop(), self.loop()

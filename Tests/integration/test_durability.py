@@ -5,6 +5,7 @@ import unittest
 
 from harness import initiator, scsi
 from harness.case import GatewayCase
+from harness.initiator import FINAL, IMMEDIATE, PDU, TASK_MANAGEMENT
 from harness.load import Writer
 from test_roundtrip import _File as File
 
@@ -52,6 +53,35 @@ class Durability(GatewayCase):
         with initiator.Session(gateway, isid=isid) as session:
             session.ready()
             session.write(0, 8, bytes(512)).good()
+
+    def test_aborted_registration(self):
+        """A registration that is aborted while its record is written is there or not, and so after a restart"""
+        path = self.enterContext(File(64 << 20))
+        gateway = self.start(path)
+        isid = b"\x80\0\0\0\0\x01"
+        for key in range(1, 6):
+            with initiator.Session(gateway, isid=isid) as session:
+                session.ready()
+                before = self.keys(session)
+                former = before[0] if before else 0
+                # Both in one segment: the abort finds the record in the disk's hands.
+                request = session.command_pdu(0, scsi.persistent_reserve_out(0), 24, True,
+                                              scsi.reserve_parameters(former, key, True))
+                request.put(24, session.cmd_sn).put(28, session.exp_stat_sn)
+                session.cmd_sn += 1
+                abort = PDU(TASK_MANAGEMENT | IMMEDIATE, FINAL | initiator.ABORT_TASK).set_lun(gateway.first_lun)
+                abort.tag = session.new_tag()
+                abort.put(20, request.tag).put(32, session.cmd_sn - 1).put(24, session.cmd_sn)
+                session.connection.send_bytes(request.encode() + abort.encode())
+                session.receive_for(abort.tag)
+                session.pending.clear()
+                session.ready()
+                now = self.keys(session)
+            gateway.kill()
+            gateway.start()
+            with initiator.Session(gateway, isid=isid) as session:
+                session.ready()
+                self.assertEqual(self.keys(session), now, f"{before}, then {key}")
 
     def test_registrations_without_aptpl_end(self):
         """A registration without APTPL does not survive a restart (SPC-5 §5.14.5)"""

@@ -1,11 +1,16 @@
 """Disks that fail, each with the right sense; a disk that hangs harms nobody else."""
 
+import contextlib
+import os
+import tempfile
 import time
 import unittest
+from pathlib import Path
 
-from harness import initiator, scsi
+from harness import initiator, process, scsi
 from harness.case import GatewayCase
 from harness.load import Writer
+from harness.loops import LoopDisk, are_available
 
 
 class Faults(GatewayCase):
@@ -97,6 +102,94 @@ class Faults(GatewayCase):
             took = time.monotonic() - begin
             self.assertGreater(took, 0.19)
             self.assertLess(took, 1.2, "eight commands at once waited for each other")
+
+    def test_failed_flush(self):
+        """After a flush has failed none succeeds: what was written before may be lost. Other units' do"""
+        gateway = self.start("faulty:64M:flush-error", "memory:64M")
+        with initiator.Session(gateway) as session:
+            session.ready(0)
+            session.ready(1)
+            session.write(0, 0, bytes(4096)).good()
+            for _ in range(3):
+                result = session.command(0, scsi.synchronize_cache10())
+                self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.MEDIUM_ERROR))
+            session.read(0, 0, 8).good()
+            session.command(1, scsi.synchronize_cache10()).good()
+
+    def test_very_slow(self):
+        """A command that takes eight seconds is answered; others on other units are not held up meanwhile"""
+        gateway = self.start("faulty:64M:slow=0+8:8000", "memory:64M")
+        with initiator.Session(gateway, seconds=20) as session:
+            session.ready(0)
+            session.ready(1)
+            begin = time.monotonic()
+            tag = session.begin(0, scsi.read16(0, 8), read=4096)
+            for _ in range(20):
+                session.read(1, 0, 8).good()
+                session.read(0, 64, 8).good()
+            self.assertLess(time.monotonic() - begin, 5)
+            session.finish(tag, read=4096).good()
+            self.assertGreater(time.monotonic() - begin, 7)
+
+
+class Files(GatewayCase):
+    """Real disks: loop devices, and files in a file system of their own."""
+
+    def setUp(self):
+        if not are_available():
+            self.skipTest("loop devices and mounts need root")
+
+    def test_full(self):
+        """A thin disk whose pool is full says SPACE ALLOCATION FAILED, and goes on when there is room"""
+        pool = self.keep(LoopDisk(16 << 20))
+        process.run(["mkfs.ext4", "-q", "-m", "0", pool.device])
+        directory = tempfile.mkdtemp(prefix="gatewayd-pool-")
+        self.addCleanup(os.rmdir, directory)
+        process.run(["mount", pool.device, directory])
+        self.addCleanup(process.run, ["umount", "-l", directory])
+        file = Path(directory, "thin.raw")
+        with open(file, "wb") as sparse:
+            sparse.truncate(64 << 20)
+        filler = Path(directory, "filler")
+        gateway = self.start(str(file))
+        with initiator.Session(gateway, seconds=20) as session:
+            session.ready()
+            session.write(0, 0, b"a" * 65536).good()
+            with open(filler, "wb") as other, contextlib.suppress(OSError):
+                while True:
+                    other.write(bytes(65536))
+                    other.flush()
+            result = None
+            for number in range(1, 400):
+                result = session.write(0, 128 * number, b"b" * 65536)
+                if result.status != scsi.GOOD:
+                    break
+            self.assertEqual((result.sense_key, result.asc), (scsi.DATA_PROTECT, 0x2707))
+            self.assertEqual(session.read(0, 0, 128).good().data, b"a" * 65536)
+            filler.unlink()
+            process.run(["sync", "-f", directory])
+            session.write(0, 128 * number, b"b" * 65536).good()
+            session.command(0, scsi.synchronize_cache10()).good()
+        # The file system is given up before it is unmounted.
+        gateway.terminate()
+
+    def test_read_only(self):
+        """A disk that the kernel makes read-only under us refuses writes with WRITE PROTECTED, and is read"""
+        disk = self.keep(LoopDisk(64 << 20))
+        gateway = self.start(disk.device)
+        with initiator.Session(gateway, seconds=20) as session:
+            session.ready()
+            session.write(0, 0, b"a" * 4096).good()
+            # The kernel keeps that of a loop device for whoever has it next.
+            self.addCleanup(process.run, ["blockdev", "--setrw", disk.device])
+            process.run(["blockdev", "--setro", disk.device])
+            results = []
+            for _ in range(4):
+                results.append(session.write(0, 8, b"b" * 4096))
+                if results[-1].sense_key != scsi.UNIT_ATTENTION:
+                    break
+            self.assertEqual((results[-1].sense_key, results[-1].asc), (scsi.DATA_PROTECT, 0x2700))
+            self.assertEqual(session.read(0, 0, 8).good().data, b"a" * 4096)
 
 
 if __name__ == "__main__":

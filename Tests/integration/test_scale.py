@@ -51,10 +51,6 @@ class Greedy(threading.Thread):
 
 
 class Scale(GatewayCase):
-    def holdings(self, gateway):
-        status = gateway.ask_json("status")
-        return status["sessions"], status["memory"]["arenaUsedBytes"], status["memory"]["descriptors"]
-
     def test_many_sessions(self):
         """300 sessions at once do I/O, one more is refused, and their end gives everything back"""
         count = 300
@@ -83,7 +79,7 @@ class Scale(GatewayCase):
             list(threads.map(write, range(count)))
             list(threads.map(check, range(count)))
             self.assertEqual(set(threads.map(lambda session: session.logout(), sessions)), {0})
-        wait_until(lambda: self.holdings(gateway) == before, 5, f"it holds {before} again", step=0.1)
+        self.assert_given_back(gateway, before, 5)
         with initiator.Session(gateway, initiator="iqn.2026-01.example:late") as late:
             late.ready()
             late.read(0, 0, 8).good()

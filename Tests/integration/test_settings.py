@@ -20,6 +20,8 @@ MISTAKES = [
     ("[log]\nlevel = \"loud\"\n", ["gatewayd.toml:2", "level"]),
     ("[nonsense]\na = 1\n", ["gatewayd.toml:1", "nonsense"]),
     ("[target\n", ["gatewayd.toml:1"]),
+    # A secret without its quotes, which nobody is to read in a log.
+    ('[access.chap]\nuser = "u"\nsecret = 0x00112233445566778899aabb\n', ["gatewayd.toml:3", "quotes"]),
 ]
 
 
@@ -32,6 +34,7 @@ class Settings(GatewayCase):
                 self.addCleanup(gateway.stop)
                 gateway.spawn()
                 self.assert_ends_with_a_line(gateway, *words)
+                self.assertNotIn("00112233", gateway.log)
 
     def test_missing_file(self):
         """A settings file that was named and is not there ends the start"""
@@ -40,6 +43,16 @@ class Settings(GatewayCase):
         gateway.settings_path.unlink()
         gateway.spawn()
         self.assert_ends_with_a_line(gateway, "gatewayd.toml")
+
+    def test_absent_address(self):
+        """An address that no interface has keeps nobody from the others, and is told"""
+        gateway = self.start(arguments=["--listen", "192.0.2.77:3260", "--listen", "[2001:db8::77]:3260"])
+        with initiator.Session(gateway) as session:
+            session.ready()
+        problems = " ".join(gateway.ask_json("status")["problems"])
+        self.assertIn("192.0.2.77:3260", problems)
+        self.assertIn("[2001:db8::77]:3260", problems)
+        self.assertNotIn(gateway.address, problems)
 
     def test_reload(self):
         """SIGHUP takes new settings over; running sessions stay"""
@@ -53,6 +66,41 @@ class Settings(GatewayCase):
             second = "iqn.2026-01.example:second"
             process.wait_until(lambda: self.can_login(gateway, second), 3, "the new settings rule")
             session.read(0, 0, 8).good()
+
+    def test_revoked(self):
+        """A reload ends the sessions of those whom it does not let in any more, or gives other LUNs, and no others"""
+        gateway = self.start("memory:16M", "memory:16M", settings='[access]\ninitiators = ["*"]\n')
+        names = [f"iqn.2026-01.example:{name}" for name in ("stays", "goes", "shrinks")]
+        stays, goes, shrinks = [self.keep(initiator.Session(gateway, initiator=name)) for name in names]
+        for session in (stays, goes, shrinks):
+            session.ready()
+        gateway.settings_path.write_text(f'[access]\ninitiators = ["{names[0]}"]\n[[access.initiator]]\n'
+                                         f'name = "{names[2]}"\nluns = [1]\n')
+        gateway.reload()
+        self.assertTrue(goes.connection.is_closed_within(5))
+        self.assertTrue(shrinks.connection.is_closed_within(5))
+        self.assertFalse(self.can_login(gateway, names[1]))
+        again = self.keep(initiator.Session(gateway, initiator=names[2]))
+        self.assertEqual(again.luns(), [1])
+        stays.read(0, 0, 8).good()
+        # Of no network, though the name is good.
+        gateway.settings_path.write_text('[access]\nnetworks = ["192.0.2.0/24"]\n')
+        gateway.reload()
+        self.assertTrue(stays.connection.is_closed_within(5))
+
+    def test_end(self):
+        """An operator ends a session, and its initiator may come back; one that is not there is told"""
+        gateway = self.start()
+        session = self.keep(initiator.Session(gateway))
+        session.ready()
+        tsih, = (each["id"] for each in gateway.ask_json("sessions"))
+        gateway.ask("sessions", "--end", tsih)
+        self.assertTrue(session.connection.is_closed_within(5))
+        self.assertIn("revoked", gateway.ask("sessions", "--trace", tsih).stdout)
+        for wrong in (tsih, 0):
+            answer = gateway.ask("sessions", "--end", wrong, check=False)
+            self.assertEqual((answer.returncode, "there is no session" in answer.stderr), (1, True))
+        self.assertTrue(self.can_login(gateway, "iqn.2026-01.example:test"))
 
     def can_login(self, gateway, name):
         try:
@@ -70,7 +118,13 @@ class Settings(GatewayCase):
         time.sleep(0.2)
         self.assertFalse(self.can_login(gateway, "iqn.2026-01.example:second"))
         self.assertTrue(self.can_login(gateway, "iqn.2026-01.example:test"))
-        self.assert_alive(gateway)
+        self.assertIn("gatewayd.toml:4", " ".join(gateway.ask_json("status")["problems"]))
+        gateway.settings_path.write_text(GOOD + '[target]\nalias = "here"\nthreads = 7\n')
+        gateway.reload()
+        process.wait_until(lambda: "threads" in " ".join(gateway.ask_json("status")["problems"]), 3, "what is late")
+        gateway.settings_path.write_text(GOOD)
+        gateway.reload()
+        process.wait_until(lambda: not gateway.ask_json("status")["problems"], 3, "all is well again")
 
 
 if __name__ == "__main__":

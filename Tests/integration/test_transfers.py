@@ -14,10 +14,6 @@ from harness.initiator import DATA_OUT, FINAL, IMMEDIATE, NOP_OUT, PDU, RESERVED
 PIECE = 256 << 10
 
 
-def compare_and_write(lba, blocks=1):
-    return struct.pack(">BBQ3xBBB", 0x89, 0, lba, blocks, 0, 0)
-
-
 def data_out(r2t, data, offset, number=0, is_final=True):
     """A Data-Out for an R2T: `offset` within what it asks for."""
     pdu = PDU(DATA_OUT, FINAL if is_final else 0, data)
@@ -31,6 +27,16 @@ class Transfers(GatewayCase):
         session = self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:{name}", keys=keys))
         session.ready()
         return session
+
+    def test_parameters_leave_no_residual(self):
+        """Parameters that were taken leave no residual, and what nobody wanted does (RFC 7143 §11.4.5)"""
+        session = self.session(self.start("memory:16M"), "parameters")
+        register = scsi.persistent_reserve_out(6)
+        self.assertEqual(session.command(0, register, write=scsi.reserve_parameters(0, 0xA)).good().residual, 0)
+        unmap = struct.pack(">BBBBBBBHB", 0x42, 0, 0, 0, 0, 0, 0, 24, 0)
+        extent = struct.pack(">HHIQII", 22, 16, 0, 0, 8, 0)
+        self.assertEqual(session.command(0, unmap, write=extent).good().residual, 0)
+        self.assertEqual(session.command(0, scsi.synchronize_cache10(), write=bytes(512)).good().residual, 512)
 
     def test_more_reads_than_memory(self):
         """Reads that together need many times the memory there is are all answered"""
@@ -126,7 +132,7 @@ class Transfers(GatewayCase):
         gateway = self.start("faulty:64M:hang=0+8", settings="[timeouts]\nio-deadline = 1\n")
         session = self.session(gateway, "careful")
         hung = session.begin(0, scsi.write16(0, 1), write=bytes(512))
-        tag = session.begin(0, compare_and_write(0), write=bytes(1024))
+        tag = session.begin(0, scsi.compare_and_write(0), write=bytes(1024))
         self.assertEqual(session.finish(hung, seconds=4).status, scsi.CHECK_CONDITION)
         self.assertEqual(session.finish(tag, seconds=4).status, scsi.CHECK_CONDITION)
         session.read(0, 1024, 8).good()
@@ -160,6 +166,80 @@ class Transfers(GatewayCase):
         result = session.finish(silent, seconds=4)
         self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.ABORTED_COMMAND))
         session.read(0, 0, 8).good()
+
+    def test_unsolicited_data_never_sent(self):
+        """A write whose unsolicited data does not come is ended like one that was asked for it"""
+        gateway = self.start(settings="[timeouts]\nio-deadline = 1\n")
+        session = self.session(gateway, "silent", ImmediateData="No", InitialR2T="No")
+        command = session.command_pdu(0, scsi.write16(0, 8), 4096, True, b"")
+        command.header[1] &= 0x7F
+        result = session.finish(session.send(command), seconds=4)
+        self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.ABORTED_COMMAND))
+        session.write(0, 0, bytes(4096)).good()
+
+    def test_unsolicited_data_without_end(self):
+        """More unsolicited data than was agreed to ends the command, and what comes on is not counted"""
+        gateway = self.start("faulty:64M:hang=0+8", settings="[timeouts]\nio-deadline = 2\n")
+        session = self.session(gateway, "endless", InitialR2T="No", FirstBurstLength="65536")
+        command = session.command_pdu(0, scsi.write16(0, 2048), 1 << 20, True, bytes(4096))
+        command.header[1] &= 0x7F
+        tag = session.send(command)
+        for number in range(40):
+            pdu = PDU(DATA_OUT, 0, bytes(65536)).set_lun(gateway.first_lun)
+            pdu.tag, pdu.transfer_tag = tag, RESERVED
+            session.connection.send(pdu.put(36, number).put(40, 4096 + 65536 * number))
+        result = session.finish(tag, seconds=6)
+        self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.ABORTED_COMMAND))
+        session.read(0, 1024, 8).good()
+
+    def test_waiting_behind_a_hung_disk(self):
+        """What waits for memory that a hung disk keeps is told that it is busy, and does not wait for ever"""
+        gateway = self.start("faulty:64M:hang=0+8192", "memory:64M", arguments=["--threads", "1"],
+                             settings='[limits]\nmemory = "16M"\n[timeouts]\nio-deadline = 1\n')
+        session = self.session(gateway, "patient")
+        session.ready(1)
+        tags = [session.begin(0, scsi.read16(0, 2048), read=1 << 20) for _ in range(40)]
+        statuses = {session.finish(tag, read=1 << 20, seconds=10).status for tag in tags}
+        self.assertEqual(statuses, {scsi.CHECK_CONDITION, scsi.BUSY})
+        session.read(1, 0, 4096, seconds=2).good()
+
+    def test_long_extents(self):
+        """UNMAP of more than a GiB in one extent is done in parts, with blocks of 4096 bytes too"""
+        gateway = self.start("memory:6G", settings='[[disk]]\nname = "*"\nblock-bytes = 4096\n')
+        session = self.session(gateway, "trim")
+        blocks = (1 << 20) - 8
+        places = (0, 3, 1 << 18, blocks - 1, blocks)
+        for lba in places:
+            session.write(0, lba, b"x" * 4096, block_bytes=4096).good()
+        extent = struct.pack(">HHIQII", 22, 16, 0, 0, blocks, 0)
+        unmap = struct.pack(">BBBBBBBHB", 0x42, 0, 0, 0, 0, 0, 0, 24, 0)
+        self.assertEqual(session.command(0, unmap, write=extent).good().residual, 0)
+        for lba in places:
+            expected = b"x" * 4096 if lba == blocks else bytes(4096)
+            self.assertEqual(session.read(0, lba, 1, 4096).good().data, expected, lba)
+
+    def test_command_before_the_login_is_settled(self):
+        """A command that begins while its login is settled never writes what its initiator has not sent"""
+        gateway = self.start(arguments=["--threads", "2"])
+        session = self.session(gateway, "hasty")
+        session.write(0, 0, b"a" * 4096).good()
+        for _ in range(6):
+            hasty = self.keep(initiator.Session(gateway, initiator=session.initiator, isid=session.isid, login=False))
+            hasty._exchange(0, 1, {"InitiatorName": hasty.initiator, "SessionType": "Normal",
+                                   "TargetName": gateway.name, "AuthMethod": "None"})
+            login = hasty.login_pdu(1, 3, initiator.encode_keys({"InitialR2T": "No"}))
+            command = hasty.command_pdu(0, scsi.write16(0, 8), 4096, True, b"b" * 4096)
+            command.put(24, hasty.cmd_sn).put(28, hasty.exp_stat_sn + 1)
+            sent = login.encode() + command.encode()
+            hasty.connection.socket.sendall(sent[:-3000])
+            time.sleep(0.2)
+            # It may be that it is over already.
+            with contextlib.suppress(OSError):
+                hasty.connection.socket.sendall(sent[-3000:])
+            time.sleep(0.1)
+            hasty.close()
+            session = self.session(gateway, "hasty")
+            self.assertIn(set(session.read(0, 0, 8).good().data), ({97}, {98}))
 
 
 if __name__ == "__main__":

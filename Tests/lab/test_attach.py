@@ -78,6 +78,17 @@ class Attach(AttachCase):
         self.initiator.machine.run("echo still >/mnt/here && sync && umount /mnt")
         self.detach()
 
+    def test_open(self):
+        """A disk without a map that a program has open, a virtual machine for example, is not taken away either"""
+        output = self.attach("--no-multipath")
+        device = output.split("LUN 0: ")[1].split(" ")[0]
+        self.initiator.machine.run(f"sleep 600 <{device} >/dev/null 2>&1 & echo $! >/run/holder")
+        status, output = self.initiator.detach()
+        self.assertEqual(status, 1, output)
+        self.assertIn(f"{device} is in use", output)
+        self.initiator.machine.run("kill $(cat /run/holder)")
+        self.detach()
+
     def test_no_gateway(self):
         """Where no gateway answers nothing is left behind, and a detach of what was never attached says so"""
         self.target.stop()

@@ -19,6 +19,14 @@ class Comings(SceneCase):
         self.verify(self.initiator.disk(second), count=100)
         self.verify(self.initiator.disk(first), count=20)
 
+    def test_first_disk(self):
+        """An initiator that logs in before there is any disk gets the first one, LUN 0, by itself"""
+        self.target.start()
+        self.connect()
+        (first,) = self.export("first")
+        self.assertEqual(first, 0)
+        self.verify(self.initiator.disk(first), count=20)
+
     def test_hot_plug_by_attention(self):
         """An initiator that is deaf to messages hears REPORTED LUNS DATA HAS CHANGED (3F/0E) with its next command"""
         self.target.start()

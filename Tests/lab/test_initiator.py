@@ -161,25 +161,6 @@ class Reservations(SceneCase):
         machine.run(f"{write}{other} && sg_persist --out --clear --param-rk=0xb {other}; sg_turs {mine}; {write}{mine}")
 
 
-class Commands(SceneCase):
-    def test_sg(self):
-        """What sg3-utils asks is answered: mode pages, supported commands, COMPARE AND WRITE, WRITE SAME, UNMAP"""
-        self.target.start()
-        (lun,) = self.export("disk")
-        self.connect()
-        device, machine = self.initiator.disk(lun), self.initiator.machine
-        machine.run("dd if=/dev/zero of=/tmp/zero bs=512 count=1; dd if=/dev/urandom of=/tmp/new bs=512 count=1; "
-                    "cat /tmp/zero /tmp/new >/tmp/pair")
-        for command in ("sg_modes -a", "sg_opcodes", "sg_luns", "sg_readcap -l", "sg_sync", "sg_vpd -a",
-                        "sg_write_same --lba=0 --num=8 --in=/tmp/zero", "sg_compare_and_write --lba=0 --in=/tmp/pair",
-                        "sg_unmap --lba=64 --num=64"):
-            with self.subTest(command):
-                machine.run(f"{command} {device}")
-        # The block is no longer what the first comparison found: MISCOMPARE (SBC-4 §5.3).
-        status, output = machine.attempt(f"sg_compare_and_write --lba=0 --in=/tmp/pair {device}")
-        self.assertEqual(status, 14, output)
-
-
 class Kernel(SceneCase):
     def test_oldest_kernel(self):
         """On the oldest kernel that is supported (6.1) the doctor finds io_uring and nothing that is wrong with it"""

@@ -54,7 +54,7 @@ class LeaseCase(TakeoverCase):
         node.attach_disks()
         node.start()
 
-    def fails(self, name, fault):
+    def fails(self, name, fault, limit=30):
         """A fault after which the watchdog resets the active's machine, and the other takes the disk."""
         self.start_pair()
 
@@ -63,7 +63,7 @@ class LeaseCase(TakeoverCase):
             fault(active)
             self.until_reset(active)
 
-        self.rounds(name, begin, lambda active, passive: self.come_back(active), seconds=20)
+        self.rounds(name, begin, lambda active, passive: self.come_back(active), seconds=20, limit=limit)
 
 
 class Lease(LeaseCase):
@@ -77,8 +77,11 @@ class Lease(LeaseCase):
 
     def test_hang(self):
         """The kernel of the active stands still, and its watchdog does not"""
+        # The unit's reset waits in LIO for the data of writes that the dead kernel will not send, until LIO gives its
+        # connection up.
         self.fails("lease, kernel hangs", lambda active: active.machine.run(
-            "echo 0 >/proc/sys/kernel/panic; setsid sh -c 'sleep 1; echo c >/proc/sysrq-trigger' >/dev/null 2>&1 &"))
+            "echo 0 >/proc/sys/kernel/panic; setsid sh -c 'sleep 1; echo c >/proc/sysrq-trigger' >/dev/null 2>&1 &"),
+            limit=120)
 
     def test_disk_path(self):
         """The active loses its way to the disk: it cannot renew its lease, answers nothing, and the other takes it"""

@@ -112,10 +112,10 @@ class TakeoverCase(PairCase):
         self.initiator.machine.run(f"sleep {ahead}")
         return load
 
-    def rounds(self, name, fault, mend, count=ROUNDS, seconds=12, check=lambda successor: None):
+    def rounds(self, name, fault, mend, count=ROUNDS, seconds=12, check=lambda successor: None, limit=30):
         """Makes a fault again and again under load; the successor serves, and nothing was lost.
 
-        `check`: what else is to be so once it serves, while the load goes on.
+        `check`: what else is to be so once it serves, while the load goes on; `limit`: seconds until it serves.
         """
         device = self.attach()
         stalls, ready = [], []
@@ -123,7 +123,7 @@ class TakeoverCase(PairCase):
             active, passive = self.order()
             load = self.begin_load(name, number, device, seconds)
             fault(active, passive)
-            self.until_role(passive, "active", 30)
+            self.until_role(passive, "active", limit)
             ready.append(self.took(passive)[0])
             self.keys_are(passive)
             check(passive)
@@ -297,3 +297,29 @@ class Takeover(TakeoverCase):
         self.assert_verified("ghost", 240)
         self.until_role(active, "passive", 60)
         self.keys_are(passive)
+
+
+class TwoDisks(TakeoverCase):
+    disk_count = 2
+
+    def test_one_path(self):
+        """One of two disks answers the active node no more, though its kernel shows it: the other node serves both"""
+        self.start_pair()
+        for lun in self.pair.luns:
+            for node in self.pair.nodes:
+                wait_until(lambda node=node, lun=lun: (node.disk(lun) or {}).get("verdict") == "exported", 60,
+                           f"{node.machine.name} knows disk {lun}", step=0.5)
+        active, passive = self.order()
+        other = next(disk for disk in self.report(active)["disks"] if not disk["isArbiter"])
+        state = f"/sys/block/{other['path'].removeprefix('/dev/')}/device/state"
+        active.machine.run(f"echo offline >{state}")
+        try:
+            self.until_role(passive, "active", 60)
+            self.until_role(active, "passive", 60)
+            self.assertTrue(any("lost" in change["reason"] for change in self.report(active)["changes"]))
+            for number, lun in enumerate((0, 1)):
+                device = self.initiator.attached(lun, *self.a.portals, *self.b.portals)
+                load = self.begin_load("two disks", number, device, seconds=4, ahead=0)
+                self.assert_verified(load, 120)
+        finally:
+            active.machine.run(f"echo running >{state}")

@@ -28,7 +28,7 @@ HEAD = """\
 
 # A line of docs/gatewayd.toml as it begins, and what is there instead.
 CHANGES = {
-    "# listen = ": """\
+    "# listen = [": """\
 # This machine only, until you say otherwise:
 listen = ["127.0.0.1:3260", "[::1]:3260"]
 # listen = ["[::]:3260"]

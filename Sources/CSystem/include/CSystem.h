@@ -51,7 +51,8 @@ extern const uint32_t system_rwf_dsync;
 int64_t system_write_through(int fd, const void *bytes, uint64_t count, int64_t offset);
 
 /// A listening TCP socket on the given address (SO_REUSEADDR, and IPV6_V6ONLY where asked). Descriptor or -errno.
-int system_listen(const void *address, unsigned length, int v6_only);
+/// `may_be_absent`: an address that no interface has yet is good too, and works once one has it.
+int system_listen(const void *address, unsigned length, int v6_only, int may_be_absent);
 
 /// Settings of an accepted connection: TCP_NODELAY, and keep-alive with bounds in seconds.
 void system_tune_connection(int fd);
@@ -95,6 +96,9 @@ int system_make_urgent(int priority);
 
 /// Puts the calling thread into the network namespace that the descriptor names. 0 or -errno.
 int system_enter_namespace(int fd);
+
+/// No core is ever dumped of this process, and only root may look into its memory (PR_SET_DUMPABLE). 0 or -errno.
+int system_forbid_dumps(void);
 
 /// Keeps pages of a program's file that were once read in memory: [start, start + bytes). 0 or -errno.
 int system_lock_when_read(uint64_t start, uint64_t bytes);

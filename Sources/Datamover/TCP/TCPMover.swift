@@ -12,6 +12,8 @@ public final class TCPMover: Mover {
   public var isReceiving = false
   /// Its last receive took all that there was.
   public var isDrained = false
+  /// How many of the next receives get a large buffer.
+  public var largeReceives = 0
   /// Its last receive found no buffer.
   public var isStarved = false
 

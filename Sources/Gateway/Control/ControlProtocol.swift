@@ -24,12 +24,14 @@ public enum ControlCommand: String, Codable, Sendable, CaseIterable {
   case pair
   case operate
   case metrics
+  case trace
+  case end
 
   /// Whether it changes anything, and so needs root or the daemon's own user.
   var changes: Bool {
     switch self {
-    case .status, .disks, .nics, .sessions, .pair, .metrics: false
-    case .adopt, .operate: true
+    case .status, .disks, .nics, .sessions, .pair, .metrics, .trace: false
+    case .adopt, .operate, .end: true
     }
   }
 }
@@ -44,10 +46,14 @@ public struct ControlRequest: Codable, Sendable, Equatable {
   public var mode: AdoptMode?
   /// Of `operate`.
   public var operation: PairOperation?
+  /// Of `trace`: a TSIH; 0: connections without a session. Of `end`: a TSIH.
+  public var session: UInt16?
 
   public init(
-    _ command: ControlCommand, path: String? = nil, mode: AdoptMode? = nil, operation: PairOperation? = nil
+    _ command: ControlCommand, path: String? = nil, mode: AdoptMode? = nil, operation: PairOperation? = nil,
+    session: UInt16? = nil
   ) {
+    self.session = session
     self.command = command
     self.path = path
     self.mode = mode

@@ -39,10 +39,7 @@ struct ControlSession: Sendable {
     guard mayChange else {
       throw ControlError(.notPermitted, "only root and the user that gatewayd runs as may change anything: use sudo")
     }
-    if request.command == .operate {
-      guard request.operation != nil else { throw ControlError(.badRequest, "'operate' needs an 'operation'") }
-      return
-    }
+    guard request.command == .adopt else { return }
     guard let path = request.path, path.hasPrefix("/"), !path.utf8.contains(0), path.utf8.count < 4096,
       request.mode != nil
     else { throw ControlError(.badRequest, "'adopt' needs an absolute 'path' and a 'mode'") }
@@ -69,20 +66,35 @@ struct ControlSession: Sendable {
     case .sessions: return ControlReply(result: control.sessions()).line()
     case .pair: return ControlReply(result: control.pair()).line()
     case .metrics: return ControlReply(result: control.metrics()).line()
+    case .trace: return reply { () throws(ControlError) in control.traces(session: try session(of: request)) }
+    case .end: return reply { () throws(ControlError) in try control.endSession(try session(of: request)) }
     case .operate:
-      guard let operation = request.operation else {
-        return ControlReply<NoResult>(error: ControlError(.badRequest, "'operate' needs an 'operation'")).line()
-      }
-      do { return ControlReply(result: try control.operate(operation)).line() } catch {
-        return ControlReply<NoResult>(error: error).line()
+      return reply { () throws(ControlError) in
+        guard let operation = request.operation else {
+          throw ControlError(.badRequest, "'operate' needs an 'operation'")
+        }
+        return try control.operate(operation)
       }
     case .adopt:
-      guard let path = request.path, let mode = request.mode else {
-        return ControlReply<NoResult>(error: ControlError(.badRequest, "'adopt' needs 'path' and 'mode'")).line()
+      return reply { () throws(ControlError) in
+        guard let path = request.path, let mode = request.mode else {
+          throw ControlError(.badRequest, "'adopt' needs 'path' and 'mode'")
+        }
+        return try control.adopt(path: path, mode: mode)
       }
-      do { return ControlReply(result: try control.adopt(path: path, mode: mode)).line() } catch {
-        return ControlReply<NoResult>(error: error).line()
-      }
+    }
+  }
+
+  private static func session(of request: ControlRequest) throws(ControlError) -> UInt16 {
+    guard let session = request.session else {
+      throw ControlError(.badRequest, "'\(request.command.rawValue)' needs a 'session'")
+    }
+    return session
+  }
+
+  private static func reply<Result: Codable & Sendable>(_ body: () throws(ControlError) -> Result) -> [UInt8] {
+    do throws(ControlError) { return ControlReply(result: try body()).line() } catch {
+      return ControlReply<NoResult>(error: error).line()
     }
   }
 }

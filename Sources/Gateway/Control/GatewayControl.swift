@@ -7,6 +7,12 @@ public protocol GatewayControl: Sendable {
   /// Every RDMA NIC seen, usable or not.
   func nics() -> [NICReport]
   func sessions() -> [SessionReport]
+  /// The first two of these with what else is counted, all of one moment.
+  func look() -> (StatusReport, [SessionReport], Observations)
+  /// What became of the connections of a session, open or not; of 0: of those that had none.
+  func traces(session: UInt16) -> [TraceReport]
+  /// Ends a session; its initiator may log in again.
+  func endSession(_ session: UInt16) throws(ControlError) -> EndReport
   /// Takes a held disk.
   /// - Parameter path: As the user gave it: an absolute path to a device node, or to a link to one.
   func adopt(path: String, mode: AdoptMode) throws(ControlError) -> AdoptReport

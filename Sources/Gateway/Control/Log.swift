@@ -42,7 +42,7 @@ public enum Log {
 
   private static func write(_ level: LogLevel, _ message: () -> String) {
     guard level.rawValue <= threshold.load(ordering: .relaxed) else { return }
-    let prefix = isJournal ? "<\(level.rawValue)>" : "\(timestamp()) \(level.name): "
+    let prefix = isJournal ? "<\(level.rawValue)>" : "\(WallClock.text(WallClock.nanoseconds)) \(level.name): "
     let line = line(prefix: prefix, message: message())
     _ = line.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
   }
@@ -61,19 +61,5 @@ public enum Log {
     }
     line.append(UInt8(ascii: "\n"))
     return line
-  }
-
-  private static func timestamp() -> String {
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    var parts = tm()
-    gmtime_r(&now.tv_sec, &parts)
-    func padded(_ number: Int, _ width: Int) -> String {
-      let digits = String(number)
-      return String(repeating: "0", count: max(0, width - digits.count)) + digits
-    }
-    let date = "\(parts.tm_year + 1900)-\(padded(Int(parts.tm_mon) + 1, 2))-\(padded(Int(parts.tm_mday), 2))"
-    let time = "\(padded(Int(parts.tm_hour), 2)):\(padded(Int(parts.tm_min), 2)):\(padded(Int(parts.tm_sec), 2))"
-    return "\(date)T\(time).\(padded(now.tv_nsec / 1_000_000, 3))Z"
   }
 }

@@ -5,8 +5,9 @@ public enum Metrics {
   /// Where nothing answers: the one thing that is known.
   public static let down = render { $0.isUp(false) }
 
-  public static func text(
-    status: StatusReport, sessions: [SessionReport], disks: [DiskReport], pair: PairReport
+  static func text(
+    status: StatusReport, sessions: [SessionReport], disks: [DiskReport], pair: PairReport,
+    observed: Observations = Observations()
   ) -> String {
     render { text in
       text.isUp(true)
@@ -14,6 +15,8 @@ public enum Metrics {
       text.sessions(sessions)
       text.disks(disks)
       text.units(status.logicalUnits)
+      text.latencies(observed.latencies)
+      text.events(observed.events)
       text.pair(pair)
     }
   }
@@ -27,7 +30,18 @@ public enum Metrics {
 
 extension GatewayControl {
   /// A snapshot of everything that is counted.
-  func metrics() -> String { Metrics.text(status: status(), sessions: sessions(), disks: disks(), pair: pair()) }
+  func metrics() -> String {
+    let (status, sessions, observed) = look()
+    return Metrics.text(status: status, sessions: sessions, disks: disks(), pair: pair(), observed: observed)
+  }
+}
+
+/// What is counted that no report has.
+public struct Observations: Sendable {
+  var latencies: [LatencyKey: LatencyHistogram] = [:]
+  var events = EventCounts()
+
+  public init() {}
 }
 
 // MARK: The gateway
@@ -106,6 +120,32 @@ extension MetricsText {
       "gatewayd_lun_failed_commands_total", .counter, "Commands that ended in other than GOOD.",
       each(\.counters.failedCommands))
     add("gatewayd_lun_active_commands", .gauge, "Commands in flight now.", each(\.counters.activeCommands))
+  }
+}
+
+// MARK: Latencies
+
+extension MetricsText {
+  fileprivate mutating func latencies(_ latencies: [LatencyKey: LatencyHistogram]) {
+    add(
+      "gatewayd_command_seconds", "From the arrival of a command to its answer, by LUN, transport and what it does.",
+      latencies.sorted { $0.key < $1.key }.map { key, histogram in
+        ([("lun", "\(key.lun)"), ("transport", key.transport), ("direction", "\(key.direction)")], histogram)
+      })
+  }
+}
+
+// MARK: What is refused, and what is unusual
+
+extension MetricsText {
+  fileprivate mutating func events(_ events: EventCounts) {
+    for family in EventFamily.all {
+      let seen = events.counts.keys.filter { family.labels($0) != nil && !family.known.contains($0) }
+      let samples = (family.known + seen).compactMap { event in
+        family.labels(event).map { Sample(events[event], $0) }
+      }
+      add(family.name, .counter, family.help, samples.sorted { $0.order < $1.order })
+    }
   }
 }
 

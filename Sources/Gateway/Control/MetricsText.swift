@@ -4,6 +4,7 @@ struct MetricsText: Sendable {
   enum Kind: String, Sendable {
     case counter
     case gauge
+    case histogram
   }
 
   /// One value of a family, with the labels that tell it from the others.
@@ -26,6 +27,9 @@ struct MetricsText: Sendable {
       value = "\(seconds)"
     }
 
+    /// By its labels.
+    var order: String { labels.map(\.value).joined(separator: " ") }
+
     init(_ isTrue: Bool, _ labels: KeyValuePairs<String, String> = [:]) {
       self.labels = labels
       value = isTrue ? "1" : "0"
@@ -43,6 +47,25 @@ struct MetricsText: Sendable {
       text += name + (labels.isEmpty ? "" : "{\(labels.joined(separator: ","))}") + " \(sample.value)\n"
     }
   }
+
+  /// Histograms of one family, in seconds. Each bucket has all of those before it in it, and is twice as wide.
+  mutating func add(_ name: String, _ help: String, _ histograms: [(labels: [(String, String)], LatencyHistogram)]) {
+    guard !histograms.isEmpty else { return }
+    text += "# HELP \(name) \(Self.escape(help, quotes: false))\n# TYPE \(name) \(Kind.histogram.rawValue)\n"
+    for (labels, histogram) in histograms {
+      let labels = labels.map { "\($0.0)=\"\(Self.escape($0.1, quotes: true))\"" }.joined(separator: ",")
+      for exponent in Self.histogramExponents {
+        let end = Double(UInt64(1) << UInt64(exponent)) / 1e9
+        text += "\(name)_bucket{\(labels),le=\"\(end)\"} \(histogram.count(within: exponent))\n"
+      }
+      text += "\(name)_bucket{\(labels),le=\"+Inf\"} \(histogram.count)\n"
+      text += "\(name)_sum{\(labels)} \(Double(histogram.sumNs) / 1e9)\n"
+      text += "\(name)_count{\(labels)} \(histogram.count)\n"
+    }
+  }
+
+  /// Buckets end at 2^13 ns (8 us) to 2^34 ns (17 s).
+  static let histogramExponents = 13...34
 
   /// One of several states: a value for each, and 1 for the one that is.
   mutating func add(_ name: String, states: [String], label: String, now: String?, _ help: String) {

@@ -47,6 +47,9 @@ public struct PairReport: Codable, Sendable, Equatable {
     public var linksBothWays: Int
     /// How long it may be silent before this node takes over: 600, or more if its beats came late.
     public var silenceLimitMilliseconds: UInt64
+
+    /// Its role is what it was when it was heard last.
+    public var isSilent: Bool { heardMillisecondsAgo > max(1000, silenceLimitMilliseconds) }
   }
 
   /// Takeovers of this node since its start.
@@ -147,7 +150,8 @@ public struct PairReport: Codable, Sendable, Equatable {
     facts.add(["", node])
     if let peer {
       let age = peer.heardMillisecondsAgo < 1000 ? "now" : "\(peer.heardMillisecondsAgo / 1000) s ago"
-      facts.add(["Its peer", "\(Printable.text(peer.name)): \(peer.role), epoch \(peer.epoch), heard \(age)"])
+      let role = peer.isSilent ? "silent, was \(peer.role)" : peer.role
+      facts.add(["Its peer", "\(Printable.text(peer.name)): \(role), epoch \(peer.epoch), heard \(age)"])
       facts.add(["", "\(peer.node), \(peer.linksBothWays) link(s) both ways"])
     } else {
       facts.add(["Its peer", "none: one is added by itself as soon as it sees the same disks"])

@@ -9,6 +9,10 @@ extension StatusReport {
       facts.add([index == 0 ? "Portals" : "", "\(portal.address) \(portal.transport), \(portal.state)"])
     }
     if let listener = rdma?.listener { facts.add(["iSER", listener.text]) }
+    for (index, place) in (metrics ?? []).enumerated() {
+      let url = "http://\(place.address)/metrics"
+      facts.add([index == 0 ? "Metrics" : "", place.state == "listening" ? url : "\(url), \(place.state)"])
+    }
     facts.add(["Sessions", "\(sessions)"])
     facts.add(["Threads", "\(threads)"])
     let resident = memory.residentBytes == 0 ? "" : ", \(ByteCount.describe(memory.residentBytes)) resident"
@@ -27,18 +31,21 @@ extension StatusReport {
 
 extension LogicalUnitReport {
   static func table(_ units: [LogicalUnitReport]) -> String {
-    let titles = ["LUN", "SIZE", "BLOCK", "STATE", "READ", "WRITTEN", "FAILED", "NAA", "SERIAL", "PATH"]
-    var table = TextTable(titles, numbers: [0, 1, 2, 4, 5, 6])
+    let titles = ["LUN", "SIZE", "BLOCK", "STATE", "READ", "WRITTEN", "FAILED", "P99", "NAA", "SERIAL", "PATH"]
+    var table = TextTable(titles, numbers: [0, 1, 2, 4, 5, 6, 7])
     for unit in units {
       let counters = unit.counters
       table.add([
         "\(unit.number)", ByteCount.describe(unit.sizeBytes), "\(unit.blockBytes)", unit.state,
         ByteCount.describe(counters.readBytes), ByteCount.describe(counters.writtenBytes), "\(counters.failedCommands)",
-        unit.naa, unit.serial, unit.path,
+        unit.worstP99.map { Duration.text(nanoseconds: $0) } ?? "-", unit.naa, unit.serial, unit.path,
       ])
     }
     return table.text
   }
+
+  /// Of reads and writes, over the transport where it is worse.
+  private var worstP99: UInt64? { latencies?.filter { $0.direction != "other" && $0.commands > 0 }.map(\.p99Ns).max() }
 }
 
 extension DiskReport {
@@ -117,6 +124,15 @@ extension SessionReport {
 }
 
 extension Duration {
+  /// `840 ns`, `12 us`, `1.3 ms`, `2.5 s`: three digits at most, of which one behind the point.
+  static func text(nanoseconds: UInt64) -> String {
+    let units: [(name: String, ns: UInt64)] = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)]
+    guard let unit = units.first(where: { nanoseconds >= $0.ns }) else { return "\(nanoseconds) ns" }
+    let tenths = nanoseconds / (unit.ns / 10)
+    return tenths >= 100 || tenths % 10 == 0
+      ? "\(tenths / 10) \(unit.name)" : "\(tenths / 10).\(tenths % 10) \(unit.name)"
+  }
+
   /// `42 s`, `5 min`, `3 h 20 min`, `12 d 4 h`.
   static func text(seconds: UInt64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400)

@@ -21,7 +21,7 @@ public struct IOCounters: Codable, Sendable, Equatable {
 public struct PortalReport: Codable, Sendable, Equatable {
   /// `[::]:3260`, with the port that was really taken.
   public var address: String
-  /// `tcp` or `iser`.
+  /// `tcp` or `iser`; `http` of the metrics.
   public var transport: String
   /// `listening`, or in a few words why not.
   public var state: String
@@ -52,6 +52,28 @@ public struct MemoryReport: Codable, Sendable, Equatable {
   }
 }
 
+/// How long commands of a LUN took over one transport, from their arrival to their answer, since it appeared.
+public struct LatencyReport: Codable, Sendable, Equatable {
+  /// `tcp` or `iser`.
+  public var transport: String
+  /// `read`, `write`, `other`.
+  public var direction: String
+  public var commands: UInt64
+  /// Within which half, and 99 of 100, were answered: at most a quarter too large. Nanoseconds.
+  public var p50Ns: UInt64
+  public var p99Ns: UInt64
+  public var maxNs: UInt64
+
+  init(_ key: LatencyKey, _ histogram: LatencyHistogram) {
+    transport = key.transport
+    direction = "\(key.direction)"
+    commands = histogram.count
+    p50Ns = histogram.quantile(0.5)
+    p99Ns = histogram.quantile(0.99)
+    maxNs = histogram.longestNs
+  }
+}
+
 /// One LUN.
 public struct LogicalUnitReport: Codable, Sendable, Equatable {
   public var number: UInt16
@@ -65,6 +87,8 @@ public struct LogicalUnitReport: Codable, Sendable, Equatable {
   /// `online`, `read-only`, `failed`, `gone`, or in a few words what is wrong.
   public var state: String
   public var counters: IOCounters
+  /// Of each transport and direction that there were commands of; absent: told by an older gatewayd.
+  public var latencies: [LatencyReport]?
 
   public init(
     number: UInt16, naa: String, sizeBytes: UInt64, blockBytes: UInt32, path: String, serial: String, state: String,
@@ -112,12 +136,15 @@ public struct StatusReport: Codable, Sendable, Equatable {
   public var logicalUnits: [LogicalUnitReport]
   /// What a person should know, a sentence each; empty: nothing.
   public var problems: [String]
+  /// Where the metrics are served; absent: told by an older gatewayd.
+  public var metrics: [PortalReport]?
 
   public init(
     version: String = GatewayVersion.current, processID: Int32 = getpid(), uptimeSeconds: UInt64, targetName: String,
     alias: String? = nil,
     portals: [PortalReport], threads: Int, sessions: Int, memory: MemoryReport, iser: ISERReport = ISERReport(),
-    rdma: RDMAReport? = nil, logicalUnits: [LogicalUnitReport], problems: [String] = []
+    rdma: RDMAReport? = nil, logicalUnits: [LogicalUnitReport], problems: [String] = [],
+    metrics: [PortalReport]? = nil
   ) {
     self.version = version
     self.processID = processID
@@ -132,6 +159,7 @@ public struct StatusReport: Codable, Sendable, Equatable {
     self.rdma = rdma
     self.logicalUnits = logicalUnits
     self.problems = problems
+    self.metrics = metrics
   }
 }
 
@@ -176,6 +204,12 @@ public struct DiskReport: Codable, Sendable, Equatable {
     self.code = code
     self.advice = advice
   }
+}
+
+/// What `gatewayd sessions --end ID` has done.
+public struct EndReport: Codable, Sendable, Equatable {
+  /// Its TSIH.
+  public var session: UInt16
 }
 
 /// One session of `gatewayd sessions`.

@@ -15,6 +15,15 @@ public enum SettingsReader {
     ["\u{0}", "\\u0000", "\\U00000000"].contains { text.contains($0) }
   }
 
+  /// A parser's complaint without what it quotes of the file: a number that is too long may be a secret without its quotes. A
+  /// character alone stays.
+  public static func withoutContent(_ complaint: String) -> String {
+    guard let first = complaint.firstIndex(of: "'"), let last = complaint.lastIndex(of: "'"),
+      complaint.distance(from: first, to: last) > 2
+    else { return complaint }
+    return complaint[...first] + "…" + complaint[last...] + " (a text has to stand in quotes)"
+  }
+
   static let sections: [SettingsRow<Settings>] = [
     SettingsRow("target") { $0.section(target, into: &$1.target) },
     SettingsRow("discovery") { $0.section(discovery, into: &$1.discovery) },
@@ -24,6 +33,10 @@ public enum SettingsReader {
     SettingsRow("iser") { $0.section(iser, into: &$1.iser) },
     SettingsRow("timeouts") { $0.section(timeouts, into: &$1.timeouts) },
     SettingsRow("pair") { $0.section(pair, into: &$1.pair) },
+    SettingsRow("metrics") { $0.section(metrics, into: &$1.metrics) },
+    SettingsRow("disk") { field, settings in
+      if let rules = field.list("[[disk]] tables", DiskDraft.read) { settings.disks = rules }
+    },
     SettingsRow("log") { $0.section(log, into: &$1) },
   ]
 
@@ -140,6 +153,33 @@ public enum SettingsReader {
     },
   ]
 
+  static let metrics: [SettingsRow<Settings.Metrics>] = [
+    SettingsRow("listen") { field, metrics in
+      // One address or a list of them.
+      let addresses: [ListenAddress]?
+      if case .array = field.value {
+        addresses = field.list("a list of \(ListenAddress.allowedForMetrics)", metricsAddress)
+      } else {
+        addresses = metricsAddress(field).map { [$0] }
+      }
+      guard let addresses else { return }
+      if Set(addresses).count < addresses.count { return field.report("\(field.name) has an address twice") }
+      if addresses.count > 16 {
+        return field.report("\(field.name) has \(addresses.count) addresses; allowed: 16")
+      }
+      metrics.listen = addresses
+    }
+  ]
+
+  private static func metricsAddress(_ field: SettingsField) -> ListenAddress? {
+    if case .integer(let port) = field.value, let port = UInt16(exactly: port) {
+      return ListenAddress(host: "127.0.0.1", port: port)
+    }
+    return field.parsed(ListenAddress.allowedForMetrics) { text throws(ValueError) in
+      try ListenAddress(parsingForMetrics: text)
+    }
+  }
+
   static let log: [SettingsRow<Settings>] = [
     SettingsRow("level") { field, settings in
       if let level = field.parsed(LogLevel.allowed, LogLevel.init(parsing:)) { settings.logLevel = level }
@@ -190,5 +230,49 @@ extension NetworkRule {
         throw ValueError("\(error.description); \"on-link\" and \"any\" are allowed too")
       }
     }
+  }
+}
+
+/// One `[[disk]]` on its way to a rule.
+struct DiskDraft {
+  var rule = Settings.DiskRule(name: "")
+
+  static let rows: [SettingsRow<DiskDraft>] = [
+    SettingsRow("name") { field, draft in
+      if let name = field.parsed("a path or glob of a disk's node, of a link to it, or of --disk", check) {
+        draft.rule.name = name
+      }
+    },
+    SettingsRow("read-only") { field, draft in
+      if let flag = field.boolean() { draft.rule.isReadOnly = flag }
+    },
+    SettingsRow("removable") { field, draft in
+      if let flag = field.boolean() { draft.rule.isRemovable = flag }
+    },
+    SettingsRow("thin") { field, draft in
+      if let flag = field.boolean() { draft.rule.isThin = flag }
+    },
+    SettingsRow("block-bytes") { field, draft in
+      guard let bytes = field.integer(512...4096, unit: " (512 or 4096)") else { return }
+      guard bytes == 512 || bytes == 4096 else {
+        return field.report("\(field.name) is \(bytes); allowed: 512 or 4096")
+      }
+      draft.rule.blockBytes = UInt32(bytes)
+    },
+  ]
+
+  static func read(_ field: SettingsField) -> Settings.DiskRule? {
+    var draft = DiskDraft()
+    field.section(rows, into: &draft)
+    guard case .table(let table) = field.value else { return nil }
+    if table["name"] == nil { field.report("[[disk]] needs 'name'") }
+    return draft.rule
+  }
+
+  private static func check(_ text: String) throws(ValueError) -> String {
+    guard !text.isEmpty, !SettingsReader.hasZero(text) else {
+      throw ValueError("an empty text names no disk; allowed: paths or globs, as in \"/dev/disk/by-id/usb-*\"")
+    }
+    return text
   }
 }

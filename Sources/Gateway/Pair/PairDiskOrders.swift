@@ -10,6 +10,8 @@ import Wire
 final class PairDiskOrders: Sendable {
   private struct Cells: Sendable {
     var export: ObjectIdentifier
+    /// Of the label by which they were made: the area of a disk that has grown is at another place.
+    var diskBytes: UInt64
     var owner: RecordCell
     var beat: RecordCell
     /// By place.
@@ -17,6 +19,7 @@ final class PairDiskOrders: Sendable {
 
     init(_ export: Export, _ label: Label) {
       self.export = ObjectIdentifier(export)
+      diskBytes = label.diskBytes
       owner = RecordCell(.owner, on: export.disk, label: label)
       beat = RecordCell(.beat, on: export.disk, label: label)
       leases = LabelArea.Kind.leases.map { RecordCell($0, on: export.disk, label: label) }
@@ -28,6 +31,10 @@ final class PairDiskOrders: Sendable {
   /// Whether requests of this node may still be on their way to the disk.
   private let isBusy: @Sendable (Export) -> Bool
   private let cells = Mutex<[DiskID: Cells]>([:])
+  /// Places of leases in which a record was found.
+  private let leased = Mutex<[DiskID: Set<Int>]>([:])
+  /// Disks of which the last look found that they are others' now.
+  private let relabelled = Mutex<Set<DiskID>>([])
 
   init(
     exports: @escaping @Sendable () -> [Export], log: PairLog, isBusy: @escaping @Sendable (Export) -> Bool
@@ -38,7 +45,12 @@ final class PairDiskOrders: Sendable {
   }
 
   func perform(_ disk: DiskID, _ order: DiskOrder) -> DiskAnswer {
-    guard let export = exports().of(disk), let label = export.label else { return .failed(ENODEV) }
+    guard let export = exports().of(disk) else { return .failed(ENODEV) }
+    return export.withLabelArea { perform(order, at: export) }
+  }
+
+  private func perform(_ order: DiskOrder, at export: Export) -> DiskAnswer {
+    guard let label = Self.label(of: export) else { return .failed(ENODEV) }
     let begun = BootClock.now
     do throws(FenceFailure) {
       let answer: DiskAnswer
@@ -48,7 +60,10 @@ final class PairDiskOrders: Sendable {
         guard let fence = Fence(export.disk, timeoutMilliseconds: 1000) else { return .failed(ENODEV) }
         answer = try perform(order, export, label, fence)
       }
-      tell(order, export, answer == .failed(EBUSY) ? .failed(EBUSY) : nil, BootClock.now - begun)
+      note(answer, label.disk, export)
+      if answer != .relabelled {
+        tell(order, export, answer == .failed(EBUSY) ? .failed(EBUSY) : nil, BootClock.now - begun)
+      }
       return answer
     } catch {
       tell(order, export, error, BootClock.now - begun)
@@ -61,11 +76,24 @@ final class PairDiskOrders: Sendable {
     }
   }
 
+  /// The label as it is now. That of a disk that has grown moves when the node that has the disk gets to it: what is written
+  /// to the place of before would be in what initiators see.
+  private static func label(of export: Export) -> Label? {
+    guard let known = export.label, let fd = export.disk.descriptor else { return export.label }
+    let bytes = export.disk.currentByteCount
+    if bytes / LabelArea.alignment > known.diskBytes / LabelArea.alignment,
+      case .label(let label) = LabelStore.readLabel(fd: fd, diskBytes: bytes), label.cluster == known.cluster
+    {
+      export.replace(label)
+    }
+    return export.label
+  }
+
   private func perform(
     _ order: DiskOrder, _ export: Export, _ label: Label, _ fence: Fence
   ) throws(FenceFailure) -> DiskAnswer {
     switch order {
-    case .survey: return .surveyed(try survey(export, fence))
+    case .survey: return try survey(export, label, fence)
     case .register(let key):
       // With a new key an old write would land that the fence has kept out.
       guard !isBusy(export) else { return .failed(EBUSY) }
@@ -84,7 +112,9 @@ final class PairDiskOrders: Sendable {
     _ order: DiskOrder, _ export: Export, _ label: Label
   ) throws(FenceFailure) -> DiskAnswer {
     switch order {
-    case .survey: return .surveyed(try surveyUnfenced(export, label))
+    case .survey:
+      guard let records = try records(export, label, withLeases: true) else { return .relabelled }
+      return .surveyed(Survey(records))
     case .settle:
       guard !isBusy(export) else { return .failed(EBUSY) }
       forget(label.disk)
@@ -107,8 +137,8 @@ final class PairDiskOrders: Sendable {
     case .writeBeat(let beat):
       try withCells(export, label) { (cells) throws(FenceFailure) in try cells.beat.write(beat.encode()) }
     case .enroll(let node, let name):
-      export.replace(try LabelStore.enroll(Label.Node(id: node, name: name), on: export.disk, as: label.disk))
-    case .expel(let node): export.replace(try LabelStore.forget(node, on: export.disk, as: label.disk))
+      export.replace(try LabelStore.enroll(Label.Node(id: node, name: name), on: export.disk, as: label))
+    case .expel(let node): export.replace(try LabelStore.forget(node, on: export.disk, as: label))
     case .survey, .register, .reserve, .preempt, .unregister, .settle, .writeLease, .resetUnit: break
     }
   }
@@ -158,27 +188,72 @@ final class PairDiskOrders: Sendable {
     ReservationKey(rawValue: raw).map { "key of epoch \($0.epoch)" } ?? "key 0x\(String(raw, radix: 16))"
   }
 
-  private func survey(_ export: Export, _ fence: Fence) throws(FenceFailure) -> Survey {
+  private func survey(_ export: Export, _ label: Label, _ fence: Fence) throws(FenceFailure) -> DiskAnswer {
     let state = try fence.readState()
-    let records = try SharedDiskRecords.read(export.disk, withReservations: false)
-    // The other node enters this one: so it learns which slot it has.
-    export.replace(records.label)
-    return Survey(records, keys: state.keys, holder: state.holder, isOurType: state.isOurType)
+    guard let records = try records(export, label, withLeases: false) else { return .relabelled }
+    return .surveyed(Survey(records, keys: state.keys, holder: state.holder, isOurType: state.isOurType))
   }
 
-  private func surveyUnfenced(_ export: Export, _ label: Label) throws(FenceFailure) -> Survey {
-    let records = try SharedDiskRecords.read(export.disk, withReservations: false, withLeases: true)
-    // Another node may have taken it for blank at the same moment.
-    guard records.label.disk == label.disk, records.label.cluster == label.cluster else { throw .failed(ESTALE) }
+  /// What is on the disk; nil: it is not this disk any more. Another gateway may have adopted it, or have taken it for blank at
+  /// the same moment as this one.
+  private func records(
+    _ export: Export, _ label: Label, withLeases: Bool
+  ) throws(FenceFailure) -> SharedDiskRecords? {
+    let records: SharedDiskRecords
+    do throws(FenceFailure) {
+      records = try SharedDiskRecords.read(
+        export.disk, former: label, withReservations: false, withLeases: withLeases)
+    } catch {
+      // The kernel has the same number for a block that cannot be read, and a disk that goes has no bytes.
+      let bytes = export.disk.currentByteCount
+      guard error == .failed(ENODATA), bytes >= label.diskBytes, let fd = export.disk.descriptor,
+        LabelStore.readLabel(fd: fd, diskBytes: bytes, former: label) == .none
+      else { throw error }
+      return nil
+    }
+    guard records.label.disk == label.disk, records.label.cluster == label.cluster else { return nil }
+    // The other node enters this one: so it learns which slot it has.
     export.replace(records.label)
-    return Survey(records)
+    if withLeases, hasLost(records, label.disk) { throw .failed(EAGAIN) }
+    return records
+  }
+
+  /// Whether a lease is not to be seen that was there before. A record never goes: the label area of a disk that has grown by
+  /// little is on its way over the old one, and an empty place would mean that nobody has the disk.
+  private func hasLost(_ records: SharedDiskRecords, _ disk: DiskID) -> Bool {
+    let found = Set(records.leases.indices.filter { records.leases[$0] != nil })
+    return leased.withLock { leased in
+      guard found.isSuperset(of: leased[disk, default: []]) else { return true }
+      leased[disk] = found
+      return false
+    }
+  }
+
+  private func note(_ answer: DiskAnswer, _ disk: DiskID, _ export: Export) {
+    switch answer {
+    case .relabelled:
+      relabelled.withLock { _ = $0.insert(disk) }
+      let subject = "pair: LUN \(export.unit.number) (\(export.disk.path))"
+      log.tell(.error, "\(subject): \(Self.relabelledReason); nothing is written to it")
+    case .surveyed: relabelled.withLock { _ = $0.remove(disk) }
+    case .done, .conflict, .disturbed, .failed, .timedOut: break
+    }
+  }
+
+  private static let relabelledReason = "its label is gone, or another gateway's"
+
+  /// Why disks are not served though nothing failed.
+  var problems: [DiskID: String] {
+    relabelled.withLock { Dictionary(uniqueKeysWithValues: $0.map { ($0, Self.relabelledReason) }) }
   }
 
   private func withCells(
     _ export: Export, _ label: Label, _ body: (inout Cells) throws(FenceFailure) -> Void
   ) throws(FenceFailure) {
     var own = cells.withLock { cells -> Cells in
-      if let known = cells[label.disk], known.export == ObjectIdentifier(export) { return known }
+      if let known = cells[label.disk], known.export == ObjectIdentifier(export), known.diskBytes == label.diskBytes {
+        return known
+      }
       return Cells(export, label)
     }
     // What is kept of a disk that has gone would keep its device open.
@@ -190,6 +265,9 @@ final class PairDiskOrders: Sendable {
   func exportsChanged() {
     let names = Set(exports().map(ObjectIdentifier.init))
     cells.withLock { cells in cells = cells.filter { names.contains($0.value.export) } }
+    let disks = Set(exports().compactMap { $0.label?.disk })
+    relabelled.withLock { $0.formIntersection(disks) }
+    leased.withLock { leased in leased = leased.filter { disks.contains($0.key) } }
   }
 
   /// Another node may have written since.

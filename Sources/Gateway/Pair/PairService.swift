@@ -78,10 +78,16 @@ final class PairService: Sendable {
         provisioner?.tellSlot(&state)
       }
       gateway.setTakesLogins()
+    } admitted: { [weak provisioner] export in
+      provisioner?.admitted(export)
     }
     let orders = PairDiskOrders(exports: exports, log: log) { export in
       // Who does not answer may have some.
-      context.sum(within: 500_000_000) { $0.requestsUnderWay(of: export) } != 0 || export.isWritingRecord
+      let count = context.sum(within: 500_000_000) { shard in
+        // Where nothing fences, what is still to come counts as well.
+        export.fence == .lease ? shard.commandsBegun(at: export.unit) : shard.requestsUnderWay(of: export)
+      }
+      return count != 0 || export.isWritingRecord || export.isReloading
     }
     self.orders = orders
     let disks = PairDisks(perform: { orders.perform($0, $1) }) { disk, number, answer in
@@ -196,7 +202,7 @@ final class PairService: Sendable {
   func operate(_ command: OperatorCommand) { coordinator.post(.operate(command)) }
   var status: PairStatus { coordinator.status }
   var history: PairHistory { coordinator.history }
-  var problems: [DiskID: String] { target.problems }
+  var problems: [DiskID: String] { target.problems.merging(orders.problems) { _, other in other } }
 
   /// Ends what came through the service addresses, while they are still there to tell it, then drops them.
   private static func leave(_ service: ServiceAddresses, _ context: ShardContext) {

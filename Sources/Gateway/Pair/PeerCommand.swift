@@ -64,7 +64,7 @@ enum PeerQuestion: Equatable, Sendable {
   private static func append(_ nexus: NexusIdentity, to bytes: inout [UInt8]) {
     bytes.append(be: nexus.isid)
     bytes.append(be: nexus.relativeTargetPort)
-    let name = Array(nexus.initiatorName.utf8.prefix(255))
+    let name = Array(nexus.initiatorName.text.utf8.prefix(255))
     bytes.append(UInt8(name.count))
     bytes += name
   }

@@ -84,7 +84,7 @@ final class PeerReservations: Sendable {
     case .dataIn(let data): return PeerOutcome(status: .good, data: data)
     case .reservationChange(let change, let unit): return commit(change, unit, export)
     // Suspended, or no longer active: the other node asks again, or has the disks itself by then.
-    case .wait, .forward, .dataOut, .medium, .unmap, .switchover: return nil
+    case .wait, .forward, .dataOut, .medium, .unmap, .copy, .sanitize, .log, .switchover: return nil
     }
   }
 

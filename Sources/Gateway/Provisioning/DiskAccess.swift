@@ -8,6 +8,9 @@ struct DiskAccess: Sendable {
   /// The last parameter: sizes that labelled disks are known to have had, in bytes.
   var open: @Sendable (String, BlockDevice?, [UInt64]) throws(DiskOpening.Refusal) -> DiskOpening
 
+  /// What discovery would tell of the disk of this path now.
+  var device: @Sendable (String) -> BlockDevice? = { Provisioner.blockDevice($0) }
+
   static let real = DiskAccess(
     judge: { device, use, policy in
       examine(device, use: use, policy: policy) { fd, bytes in LabelStore.isOurs(fd: fd, diskBytes: bytes) }

@@ -20,7 +20,10 @@ struct DiskChoice {
     return settings.allows(names(device)) || only.contains { Provisioner.key($0) == device.name }
   }
 
-  private func names(_ device: BlockDevice) -> [String] { [device.path] + BlockDeviceReader().links(of: device.name) }
+  private func names(_ device: BlockDevice) -> [String] { Self.names(device) }
+
+  /// What a disk may be called in the settings.
+  static func names(_ device: BlockDevice) -> [String] { [device.path] + BlockDeviceReader().links(of: device.name) }
 
   /// The verdict on a disk that is not chosen: what is on it, and how it is chosen. What nobody could choose stays refused.
   func untouched(_ device: BlockDevice, _ verdict: Verdict) -> Verdict {

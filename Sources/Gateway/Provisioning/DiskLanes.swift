@@ -17,16 +17,26 @@ final class DiskLanes: Sendable {
   private let lanes = Mutex<[String: Lane]>([:])
 
   /// Has `work` done on a thread of the disk's own, after what is done now.
-  func run(_ key: String, _ work: @escaping Work) {
-    let isFree = lanes.withLock { lanes in
-      guard lanes[key] != nil else {
+  func run(_ key: String, _ work: @escaping Work) { enter(key, replacing: true, work) }
+
+  /// The same, unless something waits already: what waits is newer, or will see what this would.
+  /// - Returns: Whether it is done.
+  @discardableResult
+  func runUnlessMoreWaits(_ key: String, _ work: @escaping Work) -> Bool { enter(key, replacing: false, work) }
+
+  @discardableResult
+  private func enter(_ key: String, replacing: Bool, _ work: @escaping Work) -> Bool {
+    let (isFree, isTaken) = lanes.withLock { lanes in
+      guard let lane = lanes[key] else {
         lanes[key] = Lane()
-        return true
+        return (true, true)
       }
+      guard replacing || lane.next == nil else { return (false, false) }
       lanes[key]?.next = work
-      return false
+      return (false, true)
     }
     if isFree { start(key, work) }
+    return isTaken
   }
 
   /// Does `work` on the caller's thread once the lane is free; nil: it was not within `milliseconds`.

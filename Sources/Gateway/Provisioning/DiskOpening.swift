@@ -44,6 +44,8 @@ struct DiskOpening {
   /// What discovery knows of a block device.
   let device: BlockDevice?
   var label: Label?
+  /// What the settings say of its kind.
+  var rule: Settings.DiskRule?
   /// Another node may have it, and this keeps the other off: this one writes to it only when the pair says so. nil: no
   /// other node can have it.
   var fence: SharedDisk.Fence?
@@ -71,9 +73,7 @@ struct DiskOpening {
         isHeld: false, reason: isBusy ? "something else on this machine has it open exclusively" : error.description)
     }
     self.device = device
-    if let device, DeviceNumber(dev_t(disk.facts.device_number)) != device.number {
-      throw Refusal(isHeld: false, reason: "its node is not the device \(device.number)")
-    }
+    if let device { try Self.check(disk, device) }
     guard disk.isWritable else { throw Refusal(isHeld: false, reason: "it is read-only") }
     guard disk.byteCount >= LabelArea.diskBytesMin else {
       throw Refusal(
@@ -81,6 +81,17 @@ struct DiskOpening {
         reason: """
           it has \(ByteCount.describe(disk.byteCount)); the least is \(ByteCount.describe(LabelArea.diskBytesMin))
           """)
+    }
+  }
+
+  /// Whether what was opened is what was judged: names and numbers pass to other disks, a sequence number does not, and while
+  /// it is open neither does.
+  private static func check(_ disk: Disk, _ device: BlockDevice) throws(Refusal) {
+    guard DeviceNumber(dev_t(disk.facts.device_number)) == device.number else {
+      throw Refusal(isHeld: false, reason: "its node is not the device \(device.number)")
+    }
+    guard disk.isRegularFile || device.isStillPresent else {
+      throw Refusal(isHeld: false, reason: "another disk is in its place")
     }
   }
 
@@ -110,7 +121,8 @@ struct DiskOpening {
   mutating func write(_ new: NewLabel) throws(Refusal) {
     let label = Label(
       cluster: new.cluster, disk: Identity.randomUUID(), lun: new.lun, nextLUN: new.nextLUN,
-      diskBytes: disk.byteCount, blockBytes: disk.facts.logical_block_bytes, pairKey: new.pairKey, nodes: new.nodes)
+      diskBytes: disk.byteCount, blockBytes: try shownBlockBytes(rule?.blockBytes), pairKey: new.pairKey,
+      nodes: new.nodes)
     let code = LabelStore.initialize(label, fd: disk.descriptor!)
     guard code == 0 else {
       throw Refusal(isHeld: false, reason: "its label could not be written: \(String(cString: strerror(-code)))")
@@ -118,14 +130,31 @@ struct DiskOpening {
     self.label = label
   }
 
+  /// The length of a logical block as initiators see it. It stays what it was when the disk was labelled: another would have
+  /// them look for their data elsewhere.
+  private func shownBlockBytes(_ wanted: UInt32?) throws(Refusal) -> UInt32 {
+    let own = disk.facts.logical_block_bytes
+    let bytes = wanted ?? own
+    guard bytes % own == 0 else {
+      throw Refusal(isHeld: true, reason: "its blocks of \(own) bytes cannot be shown as blocks of \(bytes) bytes")
+    }
+    return bytes
+  }
+
   /// Discards what is at both ends of a disk, where tables, signatures and labels lie.
-  static func wipe(path: String, former: Former?) throws(Refusal) {
+  static func wipe(path: String, device: BlockDevice?, former: Former?) throws(Refusal) {
     let disk: Disk
     do throws(DiskError) { disk = try Disk.open(path: path) } catch {
       throw Refusal(isHeld: true, reason: error.description)
     }
+    if let device { try check(disk, device) }
     guard disk.byteCount >= LabelArea.diskBytesMin else {
       throw Refusal(isHeld: false, reason: "it is too small for a label")
+    }
+    guard !isInUse(disk, former) else {
+      throw Refusal(
+        isHeld: true, reason: "another gateway uses it: the records in its label area are renewed",
+        advice: "stop that gateway, or its use of the disk, first")
     }
     let end = LabelArea.start(diskBytes: disk.byteCount)
     var places = [0..<1 << 20, end - (1 << 20)..<end, end..<end + LabelArea.byteCount]
@@ -138,13 +167,33 @@ struct DiskOpening {
     }
   }
 
+  /// How long a disk is watched before it is wiped, in microseconds: a lease is renewed each half second, a beat more often.
+  private static let watchMicroseconds: UInt32 = 1_500_000
+
+  /// Whether another gateway renews its lease or beat on the disk. One that has nobody beside it in the label renews nothing.
+  private static func isInUse(_ disk: Disk, _ former: Former?) -> Bool {
+    guard let fd = disk.descriptor else { return false }
+    let places = [disk.byteCount] + (former?.diskBytes.map { [$0] } ?? [])
+    let look = {
+      places.flatMap { bytes in
+        (LabelArea.Kind.leases + [.beat]).map { kind in
+          (try? LabelStore.read(kind, fd: fd, diskBytes: bytes, disk: nil))?.record
+        }
+      }
+    }
+    let before = look()
+    guard before.contains(where: { $0 != nil }) else { return false }
+    usleep(watchMicroseconds)
+    return look() != before
+  }
+
   /// The disk as a LUN.
   /// - Parameters:
   ///   - lun: for disks without a label.
   ///   - uuid: for disks without a label.
   func export(lun: UInt16, uuid: UUID, registry: NexusRegistry) throws(Refusal) -> Export {
     let id = label?.disk ?? uuid
-    let blockBytes = UInt64(disk.facts.logical_block_bytes)
+    let blockBytes = UInt64(try shownBlockBytes(label?.blockBytes))
     let bytes = (label?.exportedBytes ?? disk.byteCount) / blockBytes * blockBytes
     var record: [UInt8]?
     var place: (sequence: UInt64, slot: Int) = (0, 0)
@@ -160,11 +209,13 @@ struct DiskOpening {
     }
     do throws(ReservationRecordError) {
       let unit = try LogicalUnit(
-        number: label?.lun ?? lun, identity: Self.identity(id), traits: traits, blocks: bytes / blockBytes,
-        registry: registry, reservations: record)
+        number: label?.lun ?? lun, identity: Self.identity(id), traits: traits(blockBytes: UInt32(blockBytes)),
+        blocks: bytes / blockBytes, registry: registry, reservations: record)
+      let sanitize = label.map { LabelStore.readSanitize(fd: disk.descriptor!, label: $0) }
+      if let sanitize { unit.adopt(SanitizeRecord(decoding: sanitize.payload).sanitation) }
       return Export(
         unit: unit, disk: disk, label: label, byteCount: bytes, sequence: place.sequence, slot: place.slot,
-        isShared: isShared, fence: fence ?? .reservations)
+        sanitize: sanitize?.place ?? (0, 0), isShared: isShared, fence: fence ?? .reservations)
     } catch {
       throw Refusal(isHeld: true, reason: "its reservation record cannot be read (\(error))")
     }
@@ -201,22 +252,35 @@ struct DiskOpening {
       uuid: id.bytes, serial: id.description.replacingHyphens, vendor: "GATEWAYD", product: "DISK", revision: "0001")
   }
 
-  private var traits: LogicalUnitTraits {
-    var traits = Self.traits(disk, persistsReservations: label != nil)
-    guard let device else { return traits }
+  private func traits(blockBytes: UInt32) -> LogicalUnitTraits {
+    var traits = Self.traits(disk, blockBytes: blockBytes, persistsReservations: label != nil)
+    if let device { add(device, to: &traits) }
+    rule?.apply(to: &traits)
+    return traits
+  }
+
+  private func add(_ device: BlockDevice, to traits: inout LogicalUnitTraits) {
     traits.isRotational = device.isRotational
     traits.isThin = device.discardBytesMax > 0
     traits.unmapGranularity = UInt32(clamping: device.discardGranularity / UInt64(traits.blockBytes))
     traits.hasWriteCache = device.hasWriteCache
-    return traits
+    if traits.lowestAlignedBlock == 0, traits.physicalExponent < 7 {
+      // A physical block is what a device says that it writes as a whole (sysfs, queue/physical_block_size). What
+      // queue/atomic_write_* tells beyond that holds for lengths that are powers of two at multiples of themselves, which
+      // VPD page B0h has no words for.
+      traits.atomicBytesMax = traits.blockBytes << UInt32(traits.physicalExponent)
+      traits.atomicUnitBytes = traits.atomicBytesMax
+    }
   }
 
   /// What a disk that discovery knows nothing of is and can.
-  static func traits(_ disk: Disk, persistsReservations: Bool) -> LogicalUnitTraits {
-    var traits = LogicalUnitTraits(blockBytes: disk.facts.logical_block_bytes)
-    let ratio = max(disk.facts.physical_block_bytes / max(disk.facts.logical_block_bytes, 1), 1)
+  /// - Parameter blockBytes: the length of a logical block, a multiple of the disk's own.
+  static func traits(_ disk: Disk, blockBytes: UInt32, persistsReservations: Bool) -> LogicalUnitTraits {
+    var traits = LogicalUnitTraits(blockBytes: blockBytes)
+    let ratio = max(disk.facts.physical_block_bytes / max(blockBytes, 1), 1)
     traits.physicalExponent = UInt8(ratio.trailingZeroBitCount)
-    if disk.facts.alignment_offset > 0 {
+    // Where logical blocks are longer than what alignment is told in, no block is aligned.
+    if disk.facts.alignment_offset > 0, disk.facts.alignment_offset % Int32(blockBytes) == 0 {
       traits.lowestAlignedBlock = UInt16(clamping: disk.facts.alignment_offset / Int32(traits.blockBytes))
     }
     traits.isReadOnly = !disk.isWritable
@@ -225,6 +289,18 @@ struct DiskOpening {
     traits.hasWriteCache = disk.descriptor != nil
     traits.persistsReservations = persistsReservations
     return traits
+  }
+}
+
+extension Settings.DiskRule {
+  /// What a person says of a disk's kind takes away what it can, or adds what is the gateway's to do.
+  func apply(to traits: inout LogicalUnitTraits) {
+    if isReadOnly { traits.isReadOnly = true }
+    if isRemovable { traits.isRemovable = true }
+    if !isThin {
+      traits.isThin = false
+      traits.tellsMapping = false
+    }
   }
 }
 

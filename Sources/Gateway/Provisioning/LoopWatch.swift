@@ -6,12 +6,19 @@ import Synchronization
 /// kernel tells nobody; but whoever detaches it opens and closes its node, and that an inotify watch does see. Sleeps
 /// until then.
 final class LoopWatch: Sendable {
-  private let descriptor: Int32
-  private let names = Mutex<[Int32: String]>([:])
-  private let vanished: @Sendable (String) -> Void
+  /// A device as it is now: the node and its name stay when another file is attached, the sequence does not.
+  struct Attached: Equatable, Sendable {
+    var name: String
+    var sequence: UInt64
+  }
 
-  /// - Parameter vanished: called with the device's sysfs name, on the watch's thread or one of its own.
-  init(vanished: @escaping @Sendable (String) -> Void) {
+  private let descriptor: Int32
+  /// By watch. The kernel gives a node that is watched already the watch that it has.
+  private let devices = Mutex<[Int32: Attached]>([:])
+  private let vanished: @Sendable (Attached) -> Void
+
+  /// - Parameter vanished: called on the watch's thread or one of its own; by then another may have its name.
+  init(vanished: @escaping @Sendable (Attached) -> Void) {
     self.vanished = vanished
     descriptor = inotify_init1(Int32(IN_CLOEXEC))
   }
@@ -21,20 +28,20 @@ final class LoopWatch: Sendable {
     startWatching(self)
   }
 
-  func add(path: String, name: String) {
+  func add(path: String, _ device: Attached) {
     let watch = inotify_add_watch(descriptor, path, UInt32(IN_CLOSE_WRITE | IN_CLOSE_NOWRITE))
-    if watch >= 0 { names.withLock { $0[watch] = name } }
+    if watch >= 0 { devices.withLock { $0[watch] = device } }
     // It may have happened before the watch was there. On another thread: whoever adds a disk holds the lock that is taken
     // when one vanishes.
-    guard Self.isBeingDetached(name) else { return }
-    startThread(name: "loop watch") { [vanished] in vanished(name) }
+    guard Self.isBeingDetached(device.name) else { return }
+    startThread(name: "loop watch") { [vanished] in vanished(device) }
   }
 
-  func remove(name: String) {
-    names.withLock { names in
-      for (watch, other) in names where other == name {
+  func remove(_ device: Attached) {
+    devices.withLock { devices in
+      for (watch, other) in devices where other == device {
         inotify_rm_watch(descriptor, watch)
-        names[watch] = nil
+        devices[watch] = nil
       }
     }
   }
@@ -55,8 +62,8 @@ final class LoopWatch: Sendable {
         // struct inotify_event: wd(4) mask(4) cookie(4) len(4) name(len)
         let watch = memory.load(fromByteOffset: offset, as: Int32.self)
         offset += 16 + Int(memory.load(fromByteOffset: offset + 12, as: UInt32.self))
-        guard let name = names.withLock({ $0[watch] }), Self.isBeingDetached(name) else { continue }
-        vanished(name)
+        guard let device = devices.withLock({ $0[watch] }), Self.isBeingDetached(device.name) else { continue }
+        vanished(device)
       }
     }
   }

@@ -13,8 +13,15 @@ extension Provisioner {
 
   func open(_ path: String, _ device: BlockDevice?) throws(DiskOpening.Refusal) -> DiskOpening {
     var opening = try access.open(path, device, knownBytes)
-    judgeSharing(&opening)
+    opening.rule = rule(path, device)
+    try judgeSharing(&opening)
     return opening
+  }
+
+  /// What the settings say of a disk's kind.
+  func rule(_ path: String, _ device: BlockDevice?) -> Settings.DiskRule? {
+    guard !options.settings.disks.isEmpty else { return nil }
+    return options.settings.rule(for: [path] + (device.map(DiskChoice.names) ?? []))
   }
 
   // MARK: Entries
@@ -48,13 +55,14 @@ extension Provisioner {
   }
 
   func hold(_ key: String, path: String, device: BlockDevice?, _ refusal: DiskOpening.Refusal, serial: UInt64) {
+    let isNews = state.withLock { $0.entries[key]?.reason != refusal.reason }
     let isKept = record(
       Entry(
         key: key, path: path, model: device?.model ?? "", serial: device?.serial ?? "",
         byteCount: device?.bytes ?? 0, device: device, verdict: refusal.isHeld ? .held : .refused,
         reason: refusal.reason, advice: refusal.advice, serialNumber: serial, former: refusal.former,
         waitsForPair: refusal.waitsForPair))
-    if refusal.waitsForPair { return waitForPair(key, refusal.reason) }
+    if refusal.waitsForPair { return waitForPair(key, refusal.reason, isNews: isNews) }
     if isKept { Log.notice("\(path) is \(refusal.isHeld ? "held" : "refused"): \(refusal.reason)") }
   }
 
@@ -171,8 +179,14 @@ extension Provisioner {
   func add(_ export: Export, _ entry: Entry) throws(DiskOpening.Refusal) {
     var entry = entry
     entry.export = export
+    let other = state.withLock { state in
+      state.entries.values.first { $0.key != entry.key && $0.export?.unit.number == export.unit.number }
+    }
+    if let other {
+      throw DiskOpening.Refusal(isHeld: true, reason: "\(other.path) is LUN \(export.unit.number) already")
+    }
     guard record(entry) else { throw .stale }
-    if entry.device?.kind == .loop { loops.withLock { $0 }?.add(path: entry.path, name: entry.key) }
+    if let attached = entry.attached { loops.withLock { $0 }?.add(path: entry.path, attached) }
     let bytes = ByteCount.describe(export.byteCount)
     Log.info("LUN \(export.unit.number): \(entry.path), \(bytes), naa.\(export.unit.identity.naa)")
   }

@@ -20,6 +20,8 @@ extension Provisioner {
   }
 
   private func adopt(_ key: String, _ path: String, _ mode: AdoptMode) throws(ControlError) -> AdoptReport {
+    // It may have waited for its lane, and a link lead elsewhere by now.
+    guard Self.key(path) == key else { throw ControlError(.busy, "\(path) is another disk by now; look again") }
     guard let entry = state.withLock({ $0.entries[key] }) else {
       throw ControlError(.noSuchDisk, "\(path) is not a disk that the gateway sees; `gatewayd disks` lists them")
     }
@@ -55,7 +57,7 @@ extension Provisioner {
   }
 
   private func adoptWiped(_ entry: Entry, _ serial: UInt64) throws(DiskOpening.Refusal) {
-    try DiskOpening.wipe(path: entry.path, former: entry.former)
+    try DiskOpening.wipe(path: entry.path, device: entry.device, former: entry.former)
     if let device = entry.device { forgetWhole(device) }
     try labelBlank(try open(entry.path, entry.device), key: entry.key, serial: serial, content: .unwanted)
   }
@@ -71,6 +73,8 @@ extension Provisioner {
       // Where the new end happens to lie in the old area, something is at the place of the label that is not it.
       guard error.former?.diskBytes == formerBytes else { throw error }
       opening = try DiskOpening(unlabelled: entry.path, device: device)
+      opening.rule = rule(entry.path, device)
+      try judgeSharing(&opening)
     }
     let label = try opening.formerLabel(diskBytes: formerBytes)
     try claim(label, key: entry.key, path: entry.path)

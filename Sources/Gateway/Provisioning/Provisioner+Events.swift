@@ -20,17 +20,22 @@ extension Provisioner {
       }
       if !isPending { consider(device) }
     case .vanished(let name, _):
-      vanished(name: name)
+      vanished(name)
     case .enumerated:
       considerFirst()
     }
   }
 
-  /// Never waits for the disk: what its lane still does counts for nothing any more.
-  func vanished(name: String) {
-    _ = withdraw(name, reason: "was removed")
-    // A loop device that is being detached stays visible until the last user lets go.
-    state.withLock { $0.entries[name] = nil }
+  /// Never waits for the disk: what its lane still does counts for nothing any more. A loop device that is being detached
+  /// stays visible until the last user lets go.
+  /// - Parameter sequence: only if the disk is still the one of this sequence. Several may notice that it goes, and once
+  ///   the first has let go of it, the next disk may have its name already.
+  func vanished(_ name: String, sequence: UInt64? = nil) {
+    let entry = state.withLock { state -> Entry? in
+      if let sequence, state.entries[name]?.device?.diskSequence != sequence { return nil }
+      return state.entries.removeValue(forKey: name)
+    }
+    end(entry, reason: "was removed")
   }
 
   // MARK: The first round
@@ -64,10 +69,11 @@ extension Provisioner {
     startThread(name: "first round") { [self] in
       for (device, serial) in round.finish(within: Self.firstRoundMilliseconds, in: devices) {
         let done = ReadyFlag()
-        lanes.run(device.name) { [self] in
+        let isQueued = lanes.runUnlessMoreWaits(device.name) { [self] in
           defer { done.set() }
           if isCurrent(device.name, serial) { apply(.blank, to: device, serial) }
         }
+        if !isQueued { continue }
         _ = done.wait(milliseconds: Self.labellingMilliseconds)
       }
       firstRound.set()
@@ -75,7 +81,8 @@ extension Provisioner {
   }
 
   /// A disk came or changed after the start. What it takes happens in the disk's lane.
-  func consider(_ device: BlockDevice) {
+  /// - Parameter isSecondLook: what is found now is what there is.
+  func consider(_ device: BlockDevice, isSecondLook: Bool = false) {
     if isNamed(device) { return }
     let serial = begin(device.name, path: device.path, device: device)
     lanes.run(device.name) { [self] in
@@ -83,9 +90,20 @@ extension Provisioner {
       let verdict = ruled(device)
       if verdict == .blank { _ = firstRound.wait(milliseconds: Self.firstRoundMilliseconds) }
       guard isCurrent(device.name, serial) else { return }
-      apply(verdict, to: device, serial)
+      apply(verdict, to: device, serial, isSecondLook: isSecondLook)
     }
   }
+
+  /// A label that another node is writing shows first as data that nobody knows.
+  private func lookAgain(_ device: BlockDevice, _ serial: UInt64) {
+    guard options.settings.pair.isEnabled else { return }
+    startThread(name: "second look") { [self] in
+      usleep(Self.secondLookMicroseconds)
+      if isCurrent(device.name, serial) { consider(device, isSecondLook: true) }
+    }
+  }
+
+  private static let secondLookMicroseconds: UInt32 = 2_000_000
 
   /// The examination with the site's own rules in front.
   private func ruled(_ device: BlockDevice) -> Verdict {
@@ -114,7 +132,7 @@ extension Provisioner {
   }
 
   /// Acts on a verdict, in the disk's lane.
-  private func apply(_ verdict: Verdict, to device: BlockDevice, _ serial: UInt64) {
+  private func apply(_ verdict: Verdict, to device: BlockDevice, _ serial: UInt64, isSecondLook: Bool = false) {
     switch verdict {
     case .refused(let reason): return setAside(device, .refused, reason, serial)
     case .held(let reason) where reason.code == .notChosen: return setAside(device, .held, reason, serial)
@@ -125,6 +143,7 @@ extension Provisioner {
     switch verdict {
     case .refused: break
     case .held(let reason):
+      if reason.code == .data, !isSecondLook { lookAgain(device, serial) }
       // What is on it may be an initiator's.
       if reason.code != .kind, let former = DiskOpening.former(device, knownBytes: knownBytes) {
         return hold(device.name, path: device.path, device: device, former, serial: serial)
@@ -171,12 +190,15 @@ extension Provisioner {
   private func resized(_ device: BlockDevice) -> Bool {
     guard let entry = state.withLock({ $0.entries[device.name] }), let export = entry.export else { return false }
     if LoopWatch.isBeingDetached(device.name) {
-      vanished(name: device.name)
+      vanished(device.name, sequence: device.diskSequence)
       return true
     }
-    guard device.bytes != entry.byteCount else { return true }
-    guard device.bytes > entry.byteCount else {
-      _ = withdraw(device.name, reason: "has shrunk to \(ByteCount.describe(device.bytes))")
+    let isCutOff = export.label.map { device.bytes / LabelArea.alignment < $0.diskBytes / LabelArea.alignment } ?? false
+    guard device.bytes != entry.byteCount || isCutOff || hasOutgrown(device, export) else { return true }
+    guard device.bytes >= entry.byteCount, !isCutOff else {
+      // What was on its way when the disk grew says nothing.
+      guard export.disk.currentByteCount <= device.bytes else { return true }
+      withdraw(device.name, reason: "has shrunk to \(ByteCount.describe(device.bytes))")
       setAside(
         device, .held,
         Reason(
@@ -188,9 +210,27 @@ extension Provisioner {
     return true
   }
 
-  /// The label moves to the new end, then the LUN grows over the place where it was.
+  /// Whether the disk is larger than its LUN and label say.
+  private func hasOutgrown(_ device: BlockDevice, _ export: Export) -> Bool {
+    guard let label = export.label else { return false }
+    return device.bytes / LabelArea.alignment > label.diskBytes / LabelArea.alignment
+      || export.unit.blocks < label.exportedBytes / UInt64(label.blockBytes)
+  }
+
+  /// This node may write to a shared disk from now on. What has grown while it was another's, or nobody's, grows now.
+  func admitted(_ export: Export) {
+    guard let label = export.label, export.disk.currentByteCount > label.diskBytes,
+      let path = state.withLock({ $0.entries.values.first { $0.export === export }?.path }),
+      let device = access.device(path)
+    else { return }
+    consider(device)
+  }
+
+  /// The label moves to the new end, then the LUN grows over the place where it was. Of a disk that is shared only where it
+  /// is this node's: the other one's records are in the area, and its initiators' data may be in the place of before.
   private func grow(_ device: BlockDevice, _ entry: Entry, _ export: Export) {
     guard var label = export.label, let fd = export.disk.descriptor else { return }
+    guard !export.isShared || export.isAdmitted else { return keepSize(device, entry, export) }
     label.diskBytes = device.bytes
     var code = export.moveLabel(to: label, fd: fd)
     // A reservation record is being written: that takes a moment, or the disk does not answer.
@@ -198,16 +238,32 @@ extension Provisioner {
       usleep(20_000)
       code = export.moveLabel(to: label, fd: fd)
     }
+    if code == -EACCES, export.isShared { return keepSize(device, entry, export) }
     guard code == 0 else {
       return note("\(device.path) has grown, but its label could not be moved: \(String(cString: strerror(-code)))")
     }
     export.unit.resize(toBlocks: label.exportedBytes / UInt64(label.blockBytes))
+    remember(device)
+    Log.notice("LUN \(label.lun): \(device.path) has grown to \(ByteCount.describe(device.bytes))")
+    announceCapacity()
+  }
+
+  /// The LUN stays as large as it is until the disk is this node's (`admitted`).
+  private func keepSize(_ device: BlockDevice, _ entry: Entry, _ export: Export) {
+    remember(device)
+    guard device.bytes != entry.byteCount else { return }
+    Log.notice(
+      """
+      LUN \(export.unit.number): \(device.path) has grown to \(ByteCount.describe(device.bytes)); the node that serves it \
+      moves its label
+      """)
+  }
+
+  private func remember(_ device: BlockDevice) {
     state.withLock { state in
       state.entries[device.name]?.byteCount = device.bytes
       state.entries[device.name]?.device = device
     }
-    Log.notice("LUN \(label.lun): \(device.path) has grown to \(ByteCount.describe(device.bytes))")
-    announceCapacity()
   }
 }
 

@@ -1,5 +1,6 @@
 import Discovery
 import Glibc
+import Reactor
 import SCSI
 import Storage
 
@@ -65,8 +66,17 @@ extension Provisioner {
     } catch {
       throw StartError("--disk \(error.description)")
     }
-    var traits = DiskOpening.traits(disk, persistsReservations: false)
-    if case .null = specification { traits.isThin = false } else { traits.isThin = true }
+    let rule = options.settings.rule(for: [specification.text, key])
+    let blockBytes = max(rule?.blockBytes ?? 0, disk.facts.logical_block_bytes)
+    var traits = DiskOpening.traits(disk, blockBytes: blockBytes, persistsReservations: false)
+    if case .null = specification {
+      traits.isThin = false
+    } else {
+      traits.isThin = true
+      // What is lost as a whole is never there by half.
+      traits.atomicBytesMax = UInt32(BufferPool.pieceBytes)
+    }
+    rule?.apply(to: &traits)
     let uuid = Identity.derivedUUID("\(cluster) \(key)")
     let serial = begin(key, path: specification.text, device: nil)
     defer { release(key) }

@@ -34,17 +34,23 @@ struct PairHooks: Sendable {
 extension Provisioner {
   /// Whether another node may have the disk, and what keeps it off; asked once, when it is opened. Any block device may be
   /// somebody else's too.
-  func judgeSharing(_ opening: inout DiskOpening) {
+  /// - Throws: `waiting` while the disk does not answer: the two nodes must not judge it differently.
+  func judgeSharing(_ opening: inout DiskOpening) throws(DiskOpening.Refusal) {
     guard options.settings.pair.isEnabled, opening.disk.descriptor != nil, !opening.disk.isRegularFile else { return }
-    switch FenceSupport.probe(opening.disk) {
-    case .able: opening.fence = .reservations
-    case .unable(let obstacle):
-      opening.fence = .lease
-      // Of the disk's own obstacles nobody is surprised; this one is of the setup.
-      if obstacle == .notPermitted {
-        Log.warning("\(opening.disk.path) has a lease instead of a reservation: \(obstacle)")
-      }
+    let support = FenceSupport.probe(opening.disk)
+    opening.fence = try Self.fence(by: support, hasPart: FencePart.isInstalled)
+    // Of the disk's own obstacles nobody is surprised; this one is of the setup.
+    if support == .unable(.notPermitted) {
+      Log.warning("\(opening.disk.path) has a lease instead of a reservation: \(FenceObstacle.notPermitted)")
     }
+  }
+
+  /// What keeps the other node off a disk that answered so. A lease only where the disk can certainly not fence: to a node that
+  /// has a lease at a disk that the other has reserved it would be lost for good.
+  static func fence(by support: FenceSupport, hasPart: Bool) throws(DiskOpening.Refusal) -> SharedDisk.Fence {
+    guard case .unable(let obstacle) = support else { return .reservations }
+    guard obstacle.isPassing(hasPart: hasPart) else { return .lease }
+    throw .waiting("it is not known yet whether it has persistent reservations: \(obstacle)")
   }
 
   /// The shared disks that are exported, as the pair's engine knows them.
@@ -156,13 +162,14 @@ extension Provisioner {
 
   private static let retryMicroseconds: UInt32 = 1_000_000
 
-  func waitForPair(_ key: String, _ reason: String) {
+  /// - Parameter isNews: it did not wait for the same before.
+  func waitForPair(_ key: String, _ reason: String, isNews: Bool) {
+    if isNews { Log.notice("/dev/\(key): \(reason)") }
     let isFirst = state.withLock { state in
       defer { state.hasWaiting = true }
       return !state.hasWaiting
     }
     guard isFirst else { return }
-    Log.info("/dev/\(key): \(reason)")
     startThread(name: "blank disks") { [self] in
       while state.withLock({ state in
         state.hasWaiting = !state.isStopped && state.entries.values.contains(where: \.waitsForPair)
@@ -178,7 +185,9 @@ extension Provisioner {
     let waiting = state.withLock { $0.entries.values.filter(\.waitsForPair) }
     // Both nodes begin with the same disk: who gets that one labels the others as well.
     for entry in waiting.sorted(by: { ($0.device?.wwid ?? $0.path) < ($1.device?.wwid ?? $1.path) }) {
-      lanes.run(entry.key) { [self] in
+      lanes.runUnlessMoreWaits(entry.key) { [self] in
+        // Another attempt may have been under way, and have exported it: it is open then, and would be found busy.
+        guard state.withLock({ $0.entries[entry.key]?.waitsForPair == true }) else { return }
         let serial = begin(entry.key, path: entry.path, device: entry.device)
         take(entry.key, path: entry.path, device: entry.device, serial: serial)
       }

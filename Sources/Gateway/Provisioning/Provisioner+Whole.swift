@@ -35,9 +35,10 @@ extension Provisioner {
   ) throws(DiskOpening.Refusal) {
     try claim(adopted.lun, disk: nil, key: device.name, path: device.path)
     defer { release(device.name) }
-    var opening = try open(device.path, device)
-    // Without a label there is no place for what a pair keeps on a disk: it is this node's by an operator's word.
-    opening.fence = nil
+    // Without a label there is no place for what a pair keeps on a disk: it is this node's by an operator's word. One that is
+    // found in its content is its initiator's, and says nothing of this disk.
+    var opening = try DiskOpening(unlabelled: device.path, device: device)
+    opening.rule = rule(device.path, device)
     let export = try opening.export(lun: adopted.lun, uuid: adopted.uuid, registry: registry)
     try add(
       export,
@@ -53,6 +54,10 @@ extension Provisioner {
         reason:
           "--whole needs a place to keep the disk's identity: start gatewayd with --state DIRECTORY, or use --wipe")
     }
+    // A reader tells the same of every medium, and another one would be taken for this.
+    guard entry.device?.isRemovable != true else {
+      throw DiskOpening.Refusal(isHeld: true, reason: "its medium may be changed for another one; use --wipe")
+    }
     guard let device = entry.device, let key = wholeKey(device) else {
       throw DiskOpening.Refusal(isHeld: true, reason: "it tells no identity that would stay with it; use --wipe")
     }
@@ -66,7 +71,7 @@ extension Provisioner {
     guard saveState() else {
       // Without it the next start would take the disk for another, or label it once it looks blank.
       state.withLock { $0.adopted[key] = nil }
-      _ = withdraw(entry.key, reason: "cannot be kept in the state directory")
+      withdraw(entry.key, reason: "cannot be kept in the state directory")
       throw DiskOpening.Refusal(isHeld: true, reason: "the state directory cannot be written; the log says why")
     }
   }

@@ -37,6 +37,12 @@ final class Provisioner: Sendable {
     var former: DiskOpening.Former?
     /// It is held only until the pair has done something; asked again each second.
     var waitsForPair = false
+
+    /// Of a loop device: what is attached to it.
+    var attached: LoopWatch.Attached? {
+      guard let device, device.kind == .loop else { return nil }
+      return LoopWatch.Attached(name: key, sequence: device.diskSequence)
+    }
   }
 
   /// What a lane is about to use.
@@ -162,8 +168,16 @@ final class Provisioner: Sendable {
         number: export.unit.number, naa: export.unit.identity.naa,
         sizeBytes: export.unit.blocks * UInt64(export.unit.traits.blockBytes),
         blockBytes: export.unit.traits.blockBytes, path: export.disk.path, serial: export.unit.identity.serial,
-        state: export.unit.traits.isReadOnly ? "read-only" : "online",
+        state: Self.state(of: export.unit),
         counters: counters[export.unit.number] ?? IOCounters())
+    }
+  }
+
+  private static func state(of unit: LogicalUnit) -> String {
+    switch unit.sanitation {
+    case .running: "sanitizing"
+    case .failed: "sanitize failed"
+    case .none: unit.traits.isReadOnly ? "read-only" : "online"
     }
   }
 
@@ -178,7 +192,7 @@ final class Provisioner: Sendable {
       firstRound.set()
       return publish(changed: false)
     }
-    let loops = LoopWatch { [weak self] name in self?.vanished(name: name) }
+    let loops = LoopWatch { [weak self] device in self?.vanished(device.name, sequence: device.sequence) }
     loops.start()
     self.loops.withLock { $0 = loops }
     let monitor = DiskMonitor(policy: policy) { [weak self] event in self?.handle(event) }
@@ -228,18 +242,22 @@ final class Provisioner: Sendable {
   }
 
   /// The LUN of a disk ends: what it still has in hand runs out, new commands find no such LUN.
-  func withdraw(_ key: String, reason: String) -> Bool {
-    let export = state.withLock { state in
-      let export = state.entries[key]?.export
+  func withdraw(_ key: String, reason: String) {
+    let entry = state.withLock { state in
+      let entry = state.entries[key]
       state.entries[key]?.export = nil
-      return export
+      return entry
     }
-    guard let export else { return false }
-    loops.withLock { $0 }?.remove(name: key)
+    end(entry, reason: reason)
+  }
+
+  /// The disk of an entry, which is in nobody's sight any more, is not served any more.
+  func end(_ entry: Entry?, reason: String) {
+    guard let entry, let export = entry.export else { return }
+    if let attached = entry.attached { loops.withLock { $0 }?.remove(attached) }
     export.unit.markGone()
     Log.notice("LUN \(export.unit.number): \(export.disk.path) \(reason)")
     publish(changed: true)
-    return true
   }
 }
 

@@ -83,12 +83,24 @@ struct Command {
   var hold: UInt64 = 0
   /// Progress of a `simple` or `collect` operation, in blocks.
   var cursor: UInt64 = 0
-  /// When it came, a disk took something of it or gave something back, or data came for it; monotonic nanoseconds.
+  /// When it came; monotonic nanoseconds.
+  var startedAt: UInt64 = 0
+  /// When it came, a disk took something of it or gave something back, or data came for it.
   var progressedAt: UInt64 = 0
+
+  var latencyDirection: LatencyDirection { plan == .streamIn ? .read : plan == .streamOut ? .write : .other }
 }
 
 /// A part of a command's data with a buffer of its own: what a disk request and a Data-In run or R2T sequence share.
 struct Piece {
+  enum StablePromise: UInt8 {
+    case none
+    /// Of what this request writes.
+    case written
+    /// Of all that was written before.
+    case flushed
+  }
+
   enum State: UInt8 {
     case free
     /// Waiting for the arena.
@@ -112,8 +124,8 @@ struct Piece {
   var second: Buffer?
   /// Which request of several the disk has in hand.
   var step: UInt8 = 0
-  /// The request that the disk has in hand promises stable storage.
-  var promisesStable = false
+  /// Whether the request that the disk has in hand promises stable storage, and of what.
+  var promise = StablePromise.none
   /// Data is coming into its buffer: the receiver, the kernel or the NIC writes there.
   var isReceiving = false
   /// Place in the transfer, bytes for the initiator, bytes for the disk.
@@ -142,6 +154,7 @@ enum OperationCode {
   static let cancel: UInt8 = 7
   static let verbs: UInt8 = 8
   static let verbsEvent: UInt8 = 9
+  static let receiveLarge: UInt8 = 10
 }
 
 /// A logical unit as one shard reaches it. It outlives its removal until the last command has let go.
@@ -165,11 +178,31 @@ final class UnitPort: Lender {
   var readBytes: UInt64 = 0
   var writtenBytes: UInt64 = 0
   var failedCommands: UInt64 = 0
+  /// How long commands took, by transport; nil: there were none.
+  private(set) var latencies: (tcp: LatencyCounter?, rdma: LatencyCounter?) = (nil, nil)
 
   init(export: Export, queue: DiskQueue, slot: UInt32?) {
     self.export = export
     self.queue = queue
     self.slot = slot
     blockShift = UInt64(export.unit.traits.blockBytes.trailingZeroBitCount)
+  }
+
+  deinit {
+    latencies.tcp?.deallocate()
+    latencies.rdma?.deallocate()
+  }
+
+  @inline(__always)
+  func latency(overRDMA: Bool) -> LatencyCounter {
+    (overRDMA ? latencies.rdma : latencies.tcp) ?? makeLatency(overRDMA: overRDMA)
+  }
+
+  /// For the first command over a transport.
+  @inline(never)
+  private func makeLatency(overRDMA: Bool) -> LatencyCounter {
+    let counter = LatencyCounter.allocateAll()
+    if overRDMA { latencies.rdma = counter } else { latencies.tcp = counter }
+    return counter
   }
 }

@@ -35,6 +35,7 @@ final class Connection {
   /// The same, if the ring has to receive for it, or a device.
   let tcp: TCPMover?
   let iser: ISERMover?
+  let isOverRDMA: Bool
   var endpoint: VerbsEndpoint?
   /// The port of the target that it came to.
   let port: TargetPort
@@ -56,6 +57,8 @@ final class Connection {
   /// Close once everything queued is sent.
   var closesAfterSend = false
   var closeReason = ""
+  var endCause = EndCause.logout
+  var trace = ConnectionTrace()
 
   var login: LoginMachine?
   var result: LoginResult?
@@ -103,6 +106,7 @@ final class Connection {
     self.mover = mover
     tcp = mover as? TCPMover
     iser = mover as? ISERMover
+    isOverRDMA = mover is ISERMover
     self.port = port
     self.peer = peer
     self.local = local

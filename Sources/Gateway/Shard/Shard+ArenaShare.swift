@@ -77,6 +77,7 @@ extension Shard {
       return true
     }
     pieces[number].pointee.state = .waiting
+    events.add(.noBuffer(.waited))
     let waiter = (piece: number, generation: pieces[number].pointee.generation)
     if hasShare { bufferWaiters.append(waiter) } else { queue(waiter, at: port!) }
     return false

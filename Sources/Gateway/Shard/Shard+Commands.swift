@@ -11,6 +11,8 @@ enum ColdState {
   /// Extents to deallocate, and how many are done.
   case unmap([Extent], done: Int)
   case reservation(ReservationChange)
+  case copy(CopyRun)
+  case sanitize(SanitizeRun)
 }
 
 /// SCSI commands: from their PDU to the device server, and from its answer to a response.
@@ -23,17 +25,18 @@ extension Shard {
     case .immediate(let buffer): immediate = buffer
     case .received(let data): received = data
     case .dropped: isDropped = true
-    case .none, .piece, .control: break
+    // Without data; a command whose data is nowhere must not be given memory that others have written to.
+    case .none, .piece, .control: isDropped = header.dataSegmentLength > 0
     }
     connection.placement = .none
     switch connection.window.admit(cmdSN: header.cmdSN, isImmediate: header.isImmediate) {
     case .deliver: break
     case .ignore:
       if let immediate { pool.give(immediate) }
-      return
+      return events.add(.outsideWindow)
     case .gap:
       if let immediate { pool.give(immediate) }
-      return protocolError(connection, header, "CmdSN \(header.cmdSN) leaves a gap")
+      return protocolError(connection, header, .cmdSNGap, "CmdSN \(header.cmdSN) leaves a gap")
     }
     guard let nexus = connection.nexusReference else {
       if let immediate { pool.give(immediate) }
@@ -50,6 +53,7 @@ extension Shard {
     guard !isDropped, connection.commandCount < 2 * Int(connection.window.depth), let index = commands.take() else {
       if let immediate { pool.give(immediate) }
       if !header.isImmediate { connection.window.release() }
+      if isDropped { events.add(.noBuffer(.refused)) }
       return refuse(connection, header, .taskSetFull)
     }
     let command = commands[index]
@@ -68,9 +72,10 @@ extension Shard {
     command.pointee.expected = header.expectedDataTransferLength
     command.pointee.advertised = connection.advertised
     command.pointee.expectsUnsolicited =
-      command.pointee.isWrite && !header.isFinal && !connection.mover.capabilities.forcesInitialR2T
+      command.pointee.isWrite && !header.isFinal && !connection.parameters.initialR2T
     command.pointee.unsolicited = UInt32(header.dataSegmentLength)
     command.pointee.immediateBytes = UInt32(header.dataSegmentLength)
+    command.pointee.startedAt = now
     command.pointee.progressedAt = now
     link(index, connection)
     if header.dataSegmentLength > Int(header.expectedDataTransferLength) || header.additionalHeaderBytes > 0
@@ -78,6 +83,7 @@ extension Shard {
       || header.dataSegmentLength > connection.parameters.firstBurstLength && header.dataSegmentLength > 0
     {
       if let immediate { pool.give(immediate) }
+      note(connection, .unexpectedData)
       // UNEXPECTED UNSOLICITED DATA (RFC 7143 §11.4.7.2); additional headers carry CDBs that no row here has.
       let sense =
         header.additionalHeaderBytes > 0
@@ -130,6 +136,7 @@ extension Shard {
     connection.readBytes &+= count
     port.readCommands &+= 1
     port.readBytes &+= count
+    recordLatency(port, connection, .read, since: now)
     return true
   }
 
@@ -145,6 +152,7 @@ extension Shard {
 
   /// Answers a command that no table entry could be had for.
   private func refuse(_ connection: Connection, _ header: BasicHeaderSegment, _ status: Status) {
+    events.add(.status(status))
     respond(
       connection,
       .scsiResponse(
@@ -184,7 +192,7 @@ extension Shard {
       // A disk that gives nothing back must not take the memory of all by way of commands that are tried again and again.
       if port.quarantined >= UnitPort.quarantinedMax {
         if let immediate { pool.give(immediate) }
-        return finish(index, .busy, transferred: 0, actual: 0)
+        return finish(index, .busy)
       }
       return start(operation, index, port, immediate)
     case .dataOut(let byteCount):
@@ -196,9 +204,14 @@ extension Shard {
     }
     if let immediate { pool.give(immediate) }
     switch disposition {
-    case .status(let status): finish(index, status, transferred: 0, actual: 0)
+    case .status(let status): finish(index, status)
     case .checkCondition(let sense): fail(index, sense)
     case .dataIn(let bytes): answer(index, bytes)
+    case .copy(let order, let unit): startCopy(index, order, unit)
+    case .sanitize(let order, let unit): startSanitize(index, order, unit)
+    case .log(let query, let unit):
+      guard let port = attach(index, unit) else { return fail(index, Sense(.illegalRequest, 0x2500)) }
+      gatherLog(index, query, port)
     case .unmap(let extents, let unit):
       guard attach(index, unit) != nil else { return fail(index, Sense(.illegalRequest, 0x2500)) }
       cold[index] = .unmap(extents, done: 0)
@@ -211,14 +224,29 @@ extension Shard {
   }
 
   /// Ties a command to its unit's port; nil if the unit is no longer exported.
-  private func attach(_ index: Int, _ unit: LogicalUnit) -> UnitPort? {
+  func attach(_ index: Int, _ unit: LogicalUnit) -> UnitPort? {
     guard let port = port(of: unit) else { return nil }
-    if commands[index].pointee.port < 0 {
-      commands[index].pointee.port = portOfLUN[Int(unit.number)]
-      commands[index].pointee.unitPort = Unmanaged.passUnretained(port)
-      commands[index].pointee.blockShift = UInt8(port.blockShift)
-      port.commands += 1
-    }
+    if commands[index].pointee.port < 0 { tie(index, port, unit) }
+    return port
+  }
+
+  private func tie(_ index: Int, _ port: UnitPort, _ unit: LogicalUnit) {
+    commands[index].pointee.port = portOfLUN[Int(unit.number)]
+    commands[index].pointee.unitPort = Unmanaged.passUnretained(port)
+    commands[index].pointee.blockShift = UInt8(port.blockShift)
+    port.commands += 1
+  }
+
+  /// Ties a command whose disk has nothing of it in hand to another unit's port; nil if that unit is no longer exported.
+  func attach(_ index: Int, movingTo unit: LogicalUnit) -> UnitPort? {
+    guard let port = port(of: unit) else { return nil }
+    let old = commands[index].pointee.port
+    guard old != portOfLUN[Int(unit.number)] else { return port }
+    precondition(commands[index].pointee.diskCount == 0, "a command moved under a disk request")
+    tie(index, port, unit)
+    guard old >= 0, let former = ports[Int(old)] else { return port }
+    former.commands -= 1
+    if former.isRemoved { disposeIfUnused(Int(old)) }
     return port
   }
 
@@ -230,7 +258,7 @@ extension Shard {
     switch change.record.map(port.export.beginReservationRecord) ?? .none {
     case .moving:
       unit.abandon(change)
-      finish(index, .busy, transferred: 0, actual: 0)
+      finish(index, .busy)
     case .none:
       cold[index] = .reservation(change)
       commitReservation(index)
@@ -247,12 +275,12 @@ extension Shard {
       let port = ports[Int(commands[index].pointee.port)]
     else { return }
     let outcome = port.export.unit.commit(change)
-    guard !outcome.aborts.isEmpty else { return finish(index, outcome.status, transferred: 0, actual: 0) }
+    guard !outcome.aborts.isEmpty else { return finish(index, outcome.status) }
     let generation = commands[index].pointee.generation
     let status = outcome.status
     context.abortCommands(of: outcome.aborts, to: port.export.unit, origin: handle.index) { shard in
       guard shard.commands[index].pointee.generation == generation else { return }
-      shard.finish(index, status, transferred: 0, actual: 0)
+      shard.finish(index, status)
     }
   }
 
@@ -262,7 +290,7 @@ extension Shard {
   func answer(_ index: Int, _ bytes: [UInt8]) {
     let command = commands[index]
     let count = command.pointee.isRead ? min(bytes.count, Int(command.pointee.expected)) : 0
-    guard count > 0 else { return finish(index, .good, transferred: 0, actual: UInt64(bytes.count)) }
+    guard count > 0 else { return finish(index, .good, actual: UInt64(bytes.count)) }
     guard let connection = connections[Int(command.pointee.connection)] else { return }
     let residual = Residual(expected: UInt64(command.pointee.expected), actual: UInt64(bytes.count))
     var done = 0
@@ -270,7 +298,8 @@ extension Shard {
       let length = min(count - done, BufferPool.pieceBytes)
       guard let buffer = pool.take(length) else {
         // What is queued is correct so far; the command ends with BUSY and the initiator tries again.
-        return finish(index, .busy, transferred: UInt64(done), actual: UInt64(bytes.count))
+        events.add(.noBuffer(.refused))
+        return finish(index, .busy, actual: UInt64(bytes.count))
       }
       bytes.withUnsafeBytes { buffer.base.copyMemory(from: $0.baseAddress! + done, byteCount: length) }
       var header = BasicHeaderSegment.dataIn(initiatorTaskTag: command.pointee.initiatorTaskTag)
@@ -283,7 +312,7 @@ extension Shard {
       done += length
     }
     touch(connection)
-    connection.otherCommands &+= 1
+    self.count(index, connection, isGood: true)
     free(index)
   }
 
@@ -294,11 +323,12 @@ extension Shard {
     connection.statSN &+= 1
   }
 
+  /// Ends a command with a SCSI Response, with the parameters that it took, if any, as what it wanted.
+  func finish(_ index: Int, _ status: Status) { finish(index, status, actual: commands[index].pointee.completed) }
+
   /// Ends a command with a SCSI Response.
-  /// - Parameters:
-  ///   - transferred: bytes that moved.
-  ///   - actual: bytes that would have moved, had the initiator expected them.
-  func finish(_ index: Int, _ status: Status, transferred: UInt64, actual: UInt64) {
+  /// - Parameter actual: bytes that would have moved, had the initiator expected them.
+  func finish(_ index: Int, _ status: Status, actual: UInt64) {
     commands[index].pointee.owner?._withUnsafeGuaranteedRef { finish(index, $0, status, actual: actual) }
   }
 
@@ -312,8 +342,16 @@ extension Shard {
     connection.statSN &+= 1
     connection.mover.sendResponse(header, advertised: command.pointee.advertised)
     touch(connection)
-    count(index, connection, isGood: status == .good || status == .conditionMet)
+    let isGood = status == .good || status == .conditionMet
+    if !isGood { events.add(.status(status)) }
+    count(index, connection, isGood: isGood)
     free(index)
+  }
+
+  /// The data of a command finds no buffer, and cannot wait for one.
+  func refuseForMemory(_ index: Int) {
+    events.add(.noBuffer(.refused))
+    finish(index, .taskSetFull)
   }
 
   /// Ends a command with CHECK CONDITION.
@@ -335,6 +373,7 @@ extension Shard {
     connection.statSN &+= 1
     connection.mover.sendResponse(header, data: data, advertised: command.pointee.advertised)
     touch(connection)
+    events.add(.checkCondition(sense.key, sense.code))
     count(index, connection, isGood: false)
     free(index)
   }
@@ -351,6 +390,7 @@ extension Shard {
   @inline(__always)
   private func count(_ index: Int, _ connection: Connection, _ port: UnitPort?, isGood: Bool) {
     let command = commands[index]
+    let direction: LatencyDirection
     if !isGood {
       connection.failedCommands &+= 1
       port?.failedCommands &+= 1
@@ -360,15 +400,33 @@ extension Shard {
       connection.writtenBytes &+= command.pointee.completed
       port?.writeCommands &+= 1
       port?.writtenBytes &+= command.pointee.completed
+      direction = .write
     } else if command.pointee.plan == .streamIn {
       connection.readCommands &+= 1
       connection.readBytes &+= command.pointee.completed
       port?.readCommands &+= 1
       port?.readBytes &+= command.pointee.completed
+      direction = .read
     } else {
       connection.otherCommands &+= 1
       port?.otherCommands &+= 1
+      direction = .other
     }
+    if let port {
+      recordLatency(port, connection, direction, since: command.pointee.startedAt)
+    } else {
+      recordUntied(index, connection, direction)
+    }
+  }
+
+  /// The latency of what the device server answers by itself: it is tied to no port, and counts for that of the unit it names.
+  /// Apart, so that nobody owns a port in the warm path.
+  @inline(never)
+  private func recordUntied(_ index: Int, _ connection: Connection, _ direction: LatencyDirection) {
+    guard let number = LogicalUnitMap.number(of: commands[index].pointee.lun), Int(number) < portOfLUN.count,
+      portOfLUN[Int(number)] >= 0, let port = ports[Int(portOfLUN[Int(number)])]
+    else { return }
+    recordLatency(port, connection, direction, since: commands[index].pointee.startedAt)
   }
 
   /// The end of a read whose status went with its data.
@@ -431,9 +489,13 @@ extension Shard {
 
   private func forgetCold(_ index: Int) {
     guard let state = cold.removeValue(forKey: index) else { return }
-    if case .reservation(let change) = state, let port = ports[Int(commands[index].pointee.port)] {
+    switch state {
+    case .reservation(let change):
+      guard let port = ports[Int(commands[index].pointee.port)] else { return }
       port.export.endReservationRecord(isWritten: false)
       port.export.unit.abandon(change)
+    case .copy(let run): run.nexus.updateCopies { $0.abandon(run.order.token) }
+    case .parameters, .unmap, .sanitize: break
     }
   }
 
@@ -450,7 +512,9 @@ extension Shard {
   /// The unit that a command is for, whether or not it has a port yet.
   func unit(of index: Int) -> LogicalUnit? {
     let command = commands[index]
-    if command.pointee.port >= 0 { return ports[Int(command.pointee.port)]?.export.unit }
+    // A copy is tied to whom it reads or writes, and is a command of the unit that it was sent to.
+    let isCopy = command.pointee.operation.kind == .copyIn || command.pointee.operation.kind == .copyOut
+    if command.pointee.port >= 0, !isCopy { return ports[Int(command.pointee.port)]?.export.unit }
     guard let number = LogicalUnitMap.number(of: command.pointee.lun) else { return nil }
     return map.units[number]
   }

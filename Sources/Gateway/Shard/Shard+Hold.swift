@@ -29,7 +29,9 @@ extension Shard {
     var immediate = immediate
     if let received {
       let count = Int(commands[index].pointee.immediateBytes)
-      guard let buffer = pool.take(count) else { return finish(index, .taskSetFull, transferred: 0, actual: 0) }
+      // As `immediateBufferBytes`: the rest of the piece joins what is here.
+      let room = min(max(Int(commands[index].pointee.expected), count), BufferPool.pieceBytes)
+      guard let buffer = pool.take(room) else { return refuseForMemory(index) }
       buffer.base.copyMemory(from: received, byteCount: count)
       immediate = buffer
       self.received = nil
@@ -72,14 +74,17 @@ extension Shard {
     }
   }
 
-  private func isLive(_ entry: HeldCommand) -> Bool {
-    let command = commands[entry.index]
-    return command.pointee.generation == entry.generation && command.pointee.connection >= 0
-      && !command.pointee.isAborted
+  private func isLive(_ entry: HeldCommand) -> Bool { isLive(entry.index, entry.generation) }
+
+  private func isLive(_ index: Int, _ generation: UInt32) -> Bool {
+    let command = commands[index]
+    return command.pointee.generation == generation && command.pointee.connection >= 0 && !command.pointee.isAborted
   }
 
-  /// Commands under way that do not wait here, and data lent out: what a handover has to wait for.
-  var commandsUnderWay: Int { commands.count - held.count(where: isLive) }
+  /// Commands under way that wait neither here nor for the handover itself, and data lent out: what a handover waits for.
+  var commandsUnderWay: Int {
+    commands.count - held.count(where: isLive) - switching.count { isLive($0.index, $0.generation) }
+  }
 
   /// Commands with a request in the disk's hands, those that nobody waits for any more included.
   func requestsUnderWay(of export: Export) -> Int {
@@ -88,6 +93,33 @@ extension Shard {
       if ports[Int(commands[index].pointee.port)]?.export === export { count += 1 }
     }
     return count
+  }
+
+  /// Whether a command was let on to a unit and is not over: it may have another request for the disk, when its data, a buffer
+  /// or its range is there.
+  private func hasBegun(_ index: Int, at unit: LogicalUnit) -> Bool {
+    commands[index].pointee.unitPort != nil && ports[Int(commands[index].pointee.port)]?.export.unit === unit
+  }
+
+  /// Commands that may still have something written, but for aborted ones of which the disk has nothing in hand.
+  func commandsBegun(at unit: LogicalUnit) -> Int {
+    var count = 0
+    for index in 0..<commands.used where hasBegun(index, at: unit) {
+      if commands[index].pointee.diskCount > 0 || !commands[index].pointee.isAborted { count += 1 }
+    }
+    return count
+  }
+
+  /// Nothing but this node keeps what was begun from the disk of a unit whose lease is over. It is aborted, and not answered:
+  /// its initiators ask again when their connections have ended, here or at the other node. What waits goes on waiting.
+  func endBegun(at unit: LogicalUnit) {
+    var ended: [Connection] = []
+    abort(done: {}) { shard, index, connection in
+      guard shard.hasBegun(index, at: unit) else { return false }
+      if ended.last !== connection { ended.append(connection) }
+      return true
+    }
+    for connection in ended { close(connection, .moved, "the lease of LUN \(unit.number)'s disk is over") }
   }
 
   /// For how long the oldest request to a shared disk has been under way, in nanoseconds; 0: none is.
@@ -124,10 +156,12 @@ extension Shard {
   /// Has the pair switch over, because an initiator wants another port group, and answers when that is done.
   func switchOver(_ index: Int) {
     let answer = later(index) { (shard, isDone: Bool) in
-      if isDone { return shard.finish(index, .good, transferred: 0, actual: 0) }
+      if isDone { return shard.finish(index, .good) }
       shard.fail(index, .setTargetPortGroupsCommandFailed)
     }
     guard let ask = context.switchover.withLock({ $0 }) else { return answer(false) }
+    switching.removeAll { !isLive($0.index, $0.generation) }
+    switching.append((index, commands[index].pointee.generation))
     ask(answer)
   }
 
@@ -141,7 +175,7 @@ extension Shard {
       guard let outcome else { return shard.fail(index, .notReadyTargetPortInTransition) }
       if let sense = outcome.sense { return shard.fail(index, sense) }
       if outcome.status == .good, !outcome.data.isEmpty { return shard.answer(index, outcome.data) }
-      shard.finish(index, outcome.status, transferred: 0, actual: 0)
+      shard.finish(index, outcome.status)
     }
     ask(unit, nexus.identity, commands[index].pointee.cdb, parameters, answer)
   }
@@ -190,11 +224,12 @@ extension Shard {
   private func turnAway(_ message: ShardMessage) {
     switch message {
     case .connection(let fd, let peer, _, _):
+      events.add(.connectionRefused(.undecided))
       Log.notice("connection of \(peer) ended: it is not known yet which node of the pair this is")
       Glibc.close(fd)
       handle.load.subtract(1, ordering: .relaxed)
     case .verbsConnection(let request, let peer, _, _):
-      refuse(request, peer, "it is not known yet which node of the pair this is")
+      refuse(request, peer, .undecided, "it is not known yet which node of the pair this is")
     case .adopt, .configure, .perform: break
     }
   }
@@ -223,10 +258,12 @@ extension Shard {
     guard let export = ports[Int(commands[index].pointee.port)]?.export, export.isShared,
       let report = context.conflict.withLock({ $0 })
     else { return false }
-    pieces[number].pointee.state = .ready
     report(export)
+    // Nobody's: it ends itself.
+    guard commands[index].pointee.connection >= 0 else { return false }
+    pieces[number].pointee.state = .ready
     if let connection = connections[Int(commands[index].pointee.connection)] {
-      close(connection, "another node has taken the disk of LUN \(export.unit.number)")
+      close(connection, .moved, "another node has taken the disk of LUN \(export.unit.number)")
     }
     return true
   }

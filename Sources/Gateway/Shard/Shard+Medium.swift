@@ -37,14 +37,14 @@ extension Shard {
       return answerMapping(index)
     case .prefetch:
       // Direct I/O has no cache of ours to fill.
-      return finish(index, .good, transferred: 0, actual: 0)
+      return finish(index, .good)
     case .flush where operation.immediate:
       // IMMED: the status goes first; the flush itself is started all the same, by nobody waited for.
       break
     default: break
     }
     guard let number = carrier(index, length: 0) else {
-      return finish(index, .taskSetFull, transferred: 0, actual: 0)
+      return refuseForMemory(index)
     }
     if operation.kind == .verify || operation.kind == .compareRepeated {
       let blockBytes = 1 << Int(ports[Int(command.pointee.port)]!.blockShift)
@@ -61,7 +61,8 @@ extension Shard {
     let number = Int(command.pointee.firstPiece)
     let port = ports[Int(command.pointee.port)]!
     let operation = command.pointee.operation
-    let left = operation.blocks - command.pointee.cursor
+    // Of UNMAP the cursor counts in an extent, which is longer than the operation.
+    let left = operation.blocks > command.pointee.cursor ? operation.blocks - command.pointee.cursor : 0
     let offset = (operation.lba + command.pointee.cursor) << port.blockShift
     switch operation.kind {
     case .flush:
@@ -76,8 +77,10 @@ extension Shard {
       let kind: DiskOperation =
         operation.mayUnmap && port.export.unit.traits.isThin ? .deallocate : .zero
       submitRange(number, kind, offset: offset, bytes: left << port.blockShift)
-    case .read, .write, .writeAndVerify, .orWrite, .compare, .compareRepeated, .compareAndWrite, .writeSame, .prefetch,
-      .lbaStatus:
+    case .copyIn, .copyOut: copyNext(index)
+    case .sanitize: sanitizeNext(index)
+    case .read, .write, .writeAndVerify, .orWrite, .writeAtomic, .compare, .compareRepeated, .compareAndWrite,
+      .writeSame, .prefetch, .lbaStatus:
       break
     }
   }
@@ -90,7 +93,7 @@ extension Shard {
   }
 
   private func resumeUnmap(_ index: Int, _ number: Int, _ extents: [Extent], _ done: Int) {
-    guard done < extents.count else { return finish(index, .good, transferred: 0, actual: 0) }
+    guard done < extents.count else { return finish(index, .good) }
     let shift = ports[Int(commands[index].pointee.port)]!.blockShift
     let extent = extents[done]
     let cursor = commands[index].pointee.cursor
@@ -106,7 +109,7 @@ extension Shard {
     switch command.pointee.operation.kind {
     case .flush:
       guard result >= 0 else { return failMedium(index, result, lba: 0) }
-      finish(index, .good, transferred: 0, actual: 0)
+      finish(index, .good)
     case .verify:
       guard result == Int32(pieces[number].pointee.diskLength) else { return failMedium(index, result) }
       advanceCursor(index, UInt64(result) >> port.blockShift)
@@ -120,6 +123,11 @@ extension Shard {
     case .writeSame: wroteSame(index, number, result)
     case .compareRepeated: comparedRepeatedly(index, number, result)
     case .compareAndWrite: compareAndWriteCompleted(index, number, result)
+    case .writeAtomic:
+      guard result == Int32(pieces[number].pointee.length) else { return failMedium(index, result) }
+      finish(index, .good, actual: command.pointee.transferBytes)
+    case .copyIn, .copyOut: copyCompleted(index, number, result)
+    case .sanitize: sanitizeCompleted(index, number, result)
     case .read, .write, .writeAndVerify, .orWrite, .compare, .prefetch, .lbaStatus: break
     }
   }
@@ -129,7 +137,7 @@ extension Shard {
     let command = commands[index]
     command.pointee.cursor += blocks
     guard command.pointee.cursor >= command.pointee.operation.blocks else { return resumeSimple(index) }
-    finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+    finish(index, .good, actual: command.pointee.transferBytes)
   }
 
   private func failMedium(_ index: Int, _ result: Int32, lba: UInt64? = nil) {
@@ -220,6 +228,19 @@ extension Shard {
     commitReservation(index)
   }
 
+  /// The same of a command that was aborted meanwhile. What is on the disk is what the next owner goes by, so it is in force;
+  /// an aborted command may have been carried out.
+  func recordWrittenUnasked(_ index: Int, _ number: Int, _ result: Int32) {
+    guard result == Int32(pieces[number].pointee.diskLength),
+      case .reservation(let change)? = cold.removeValue(forKey: index),
+      let export = ports[Int(commands[index].pointee.port)]?.export
+    else { return }
+    export.endReservationRecord(isWritten: true)
+    let outcome = export.unit.commit(change)
+    guard !outcome.aborts.isEmpty else { return }
+    context.abortCommands(of: outcome.aborts, to: export.unit, origin: handle.index) { _ in }
+  }
+
   // MARK: With all its data first
 
   /// The data of a `collect` command is complete in its carrier.
@@ -243,7 +264,7 @@ extension Shard {
     switch command.pointee.operation.kind {
     case .writeSame: startWriteSame(index, number)
     case .compareRepeated: startCompareRepeated(index, number)
-    case .compareAndWrite: acquireRange(index)
+    case .compareAndWrite, .writeAtomic: acquireRange(index)
     default: break
     }
   }
@@ -291,7 +312,7 @@ extension Shard {
     let shift = ports[Int(command.pointee.port)]!.blockShift
     command.pointee.cursor += UInt64(result) >> shift
     guard command.pointee.cursor >= command.pointee.operation.blocks else { return writeSameNext(index, number) }
-    finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+    finish(index, .good, actual: command.pointee.transferBytes)
   }
 
   private func isZero(_ memory: UnsafeMutableRawPointer, _ count: Int) -> Bool {
@@ -333,7 +354,7 @@ extension Shard {
     }
     command.pointee.cursor += UInt64(Int(result) / blockBytes)
     guard command.pointee.cursor >= command.pointee.operation.blocks else { return compareRepeatedNext(index, number) }
-    finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+    finish(index, .good, actual: command.pointee.transferBytes)
   }
 
   // MARK: COMPARE AND WRITE
@@ -374,7 +395,21 @@ extension Shard {
     guard command.pointee.generation == generation, !command.pointee.isAborted else { return }
     command.pointee.isExclusive = true
     command.pointee.awaitsRange = false
-    if command.pointee.operation.kind == .orWrite { advanceWrite(index) } else { readForCompareAndWrite(index) }
+    switch command.pointee.operation.kind {
+    case .orWrite: advanceWrite(index)
+    case .writeAtomic: writeAtomically(index)
+    case .sanitize: sanitizeNext(index)
+    default: readForCompareAndWrite(index)
+    }
+  }
+
+  /// One request: neither the gateway nor, up to what the disk tells of itself, the kernel divides it.
+  private func writeAtomically(_ index: Int) {
+    let number = Int(commands[index].pointee.firstPiece)
+    let piece = pieces[number]
+    submit(
+      number, commands[index].pointee.operation.forceUnitAccess ? .writeThrough : .write, offset: diskOffset(index),
+      count: Int(piece.pointee.length), buffer: piece.pointee.buffer!)
   }
 
   private func readForCompareAndWrite(_ index: Int) {
@@ -392,7 +427,7 @@ extension Shard {
     let command = commands[index]
     let half = Int(piece.pointee.length) / 2
     guard result == Int32(half) else { return failMedium(index, result) }
-    if piece.pointee.step == 2 { return finish(index, .good, transferred: 0, actual: command.pointee.transferBytes) }
+    if piece.pointee.step == 2 { return finish(index, .good, actual: command.pointee.transferBytes) }
     if let difference = firstDifference(piece.pointee.buffer!.base, piece.pointee.second!.base, half) {
       return fail(index, configuration.deviceServer.sense(for: MediumFailure.miscompare(offset: UInt64(difference))))
     }
@@ -481,7 +516,7 @@ extension Shard {
     for case let port? in ports where port.export === export && port.lent > 0 {
       for case let connection? in connections where connection.isOpen && connection.mover.borrows(from: port) {
         if now - connection.sendingSince >= Self.loanNs {
-          close(connection, "it does not take its answers, and others wait for the disk")
+          close(connection, .stalled, "it does not take its answers, and others wait for the disk")
         } else {
           scheduleTick(at: connection.sendingSince + Self.loanNs)
         }

@@ -12,17 +12,18 @@ extension Shard {
 
   /// Accepts a connection that was let in.
   func serve(_ request: VerbsRequest, peer: String, local: String, ticket: ConnectionTicket) {
-    guard !isStopping else { return refuse(request, peer, "shutting down") }
+    guard !isStopping else { return refuse(request, peer, .shutdown, "shutting down") }
     let endpoint: VerbsEndpoint
     do throws(VerbsError) {
       endpoint = try makeEndpoint(request)
     } catch {
-      return refuse(request, peer, error.description)
+      return refuse(request, peer, .rdma, error.description)
     }
     guard
       let connection = attach(
         queuePair: endpoint, keys: endpoint.device.keys, peer: peer, local: local, ticket: ticket)
     else {
+      events.add(.connectionRefused(.rdma))
       Log.notice("connection from \(peer) over RDMA refused: no memory is left for it")
       endpoint.reject()
       handle.load.subtract(1, ordering: .relaxed)
@@ -37,12 +38,12 @@ extension Shard {
     // The first message may come before we hear that the connection is there.
     guard connection.iser!.postReceives() else {
       endpoint.isDisconnected = true
-      return close(connection, String(cString: strerror(-connection.mover.failure)))
+      return close(connection, .rdmaError, String(cString: strerror(-connection.mover.failure)))
     }
     let code = endpoint.accept(request)
     if code != 0 {
       endpoint.isDisconnected = true
-      close(connection, "not accepted: \(String(cString: strerror(-code)))")
+      close(connection, .rdmaError, "not accepted: \(String(cString: strerror(-code)))")
     }
   }
 
@@ -57,7 +58,8 @@ extension Shard {
     }
   }
 
-  func refuse(_ request: VerbsRequest, _ peer: String, _ reason: String) {
+  func refuse(_ request: VerbsRequest, _ peer: String, _ why: ConnectionRefusal, _ reason: String) {
+    events.add(.connectionRefused(why))
     Log.notice("connection from \(peer) over RDMA refused: \(reason)")
     handle.load.subtract(1, ordering: .relaxed)
     request.reject()
@@ -154,13 +156,13 @@ extension Shard {
     case .timeWaitEnded: entry.endpoint.isDisconnected = true
     case .disconnected:
       entry.endpoint.isDisconnected = true
-      if let live { close(live, "closed by the initiator") }
+      if let live { close(live, .closedByInitiator, "closed by the initiator") }
     case .failed:
       entry.endpoint.isDisconnected = true
-      if let live { close(live, "the RDMA connection failed") }
+      if let live { close(live, .rdmaError, "the RDMA connection failed") }
     case .deviceRemoved:
       entry.endpoint.isRemoved = true
-      if let live { close(live, "the RDMA device \(entry.endpoint.device.name) is gone") }
+      if let live { close(live, .deviceGone, "the RDMA device \(entry.endpoint.device.name) is gone") }
     }
   }
 
@@ -186,11 +188,11 @@ extension Shard {
         let live = connection(index: entry.connection, generation: entry.generation)
       else { continue }
       switch event {
-      case .deviceFailed: close(live, "the RDMA device \(endpoint.device.name) has failed")
+      case .deviceFailed: close(live, .deviceGone, "the RDMA device \(endpoint.device.name) has failed")
       case .portDown(let port) where port == endpoint.port:
-        close(live, "port \(port) of the RDMA device \(endpoint.device.name) is down")
+        close(live, .deviceGone, "port \(port) of the RDMA device \(endpoint.device.name) is down")
       case .queuePairFailed(let number) where number == endpoint.queuePairNumber:
-        close(live, "its queue pair has failed")
+        close(live, .rdmaError, "its queue pair has failed")
       case .portDown, .queuePairFailed: break
       }
     }
@@ -235,7 +237,7 @@ extension Shard {
       connection.generation & 0xFF_FFFF == work.generation, connection.isOpen, let mover = connection.iser
     else { return }
     guard completion.status == 0 else {
-      return close(connection, "RDMA: \(VerbsDevice.text(ofStatus: completion.status))")
+      return close(connection, .rdmaError, "RDMA: \(VerbsDevice.text(ofStatus: completion.status))")
     }
     do throws(ISERFault) {
       if work.isReceive {
@@ -244,7 +246,8 @@ extension Shard {
         try sent(connection, mover, work.slot)
       }
     } catch {
-      close(connection, "not an iSER message: \(error)")
+      note(connection, .iserMessage)
+      close(connection, .protocolError, "not an iSER message: \(error)")
     }
   }
 
@@ -261,7 +264,9 @@ extension Shard {
       place(connection, mover, slot, header)
       controlNotify(connection, header)
     case .hello: break
-    case .refusedHello: closeAfterSend(connection, "no version of iSER in common")
+    case .refusedHello:
+      note(connection, .iserMessage)
+      closeAfterSend(connection, .protocolError, "no version of iSER in common")
     }
     mover.recycle(slot: slot)
   }

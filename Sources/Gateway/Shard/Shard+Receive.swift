@@ -22,6 +22,7 @@ extension Shard {
     connection.login = LoginMachine(
       configuration: connection.target, transport: connection.mover.capabilities, localPortal: local)
     scheduleTick(at: now + configuration.loginTimeoutNs)
+    trace(connection, .accepted)
     return connection
   }
 
@@ -31,9 +32,14 @@ extension Shard {
     case .fullFeature: fullFeaturePDU(connection, header)
     case .login: loginPDU(connection, header)
     // Nothing may come between the last Login Request and its response (RFC 7143 §6.3).
-    case .settling: close(connection, "spoke before its login was answered")
+    case .settling: spokeTooEarly(connection)
     case .closing: break
     }
+  }
+
+  func spokeTooEarly(_ connection: Connection) {
+    note(connection, .tooEarly)
+    close(connection, .protocolError, "spoke before its login was answered")
   }
 
   // MARK: Data segments

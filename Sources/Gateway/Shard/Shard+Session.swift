@@ -19,11 +19,12 @@ extension Shard {
 
   func loginPDU(_ connection: Connection, _ header: BasicHeaderSegment) {
     let data = takeControl(connection)
-    guard var machine = connection.login else { return close(connection, "no login in progress") }
+    guard var machine = connection.login else { return close(connection, .protocolError, "no login in progress") }
     let step = machine.receive(header, data: data, random: Self.random)
     connection.login = machine
     switch step {
     case .respond(let reply):
+      traceStage(connection, reply)
       send(connection, reply)
     case .established(let result):
       connection.phase = .settling
@@ -31,11 +32,24 @@ extension Shard {
       settle(connection, retriesLeft: 2)
     case .fail(let reply):
       Log.notice("login of \(connection.peer) refused: \(machine.refusalReason ?? "status \(reply.status.rawValue)")")
+      noteRefusal(connection, reply.status, machine.refusalReason)
       send(connection, reply)
-      closeAfterSend(connection, "login refused")
+      closeAfterSend(connection, .loginRefused, "login refused")
     case .close:
-      close(connection, machine.refusalReason ?? "not an iSCSI login")
+      note(connection, .noLogin)
+      close(connection, .protocolError, machine.refusalReason ?? "not an iSCSI login")
     }
+  }
+
+  /// A transition that a Login Response agrees to (RFC 7143 §11.13.3).
+  private func traceStage(_ connection: Connection, _ reply: LoginReply) {
+    let flags = reply.header.flags
+    if flags & 0x80 != 0 { trace(connection, .loginStage(from: flags >> 2 & 3, to: flags & 3)) }
+  }
+
+  private func noteRefusal(_ connection: Connection, _ status: LoginStatus, _ reason: String?) {
+    events.add(.loginRefused(status))
+    trace(connection, .loginRefused(status, reason))
   }
 
   private func send(_ connection: Connection, _ reply: LoginReply) {
@@ -55,7 +69,8 @@ extension Shard {
       result.isDiscovery
       ? nil
       : SessionTable.Key(
-        initiatorName: result.initiatorName.text, isid: result.isid, portalGroupTag: result.targetPortalGroupTag)
+        initiatorName: InitiatorName(result.initiatorName.text), isid: result.isid,
+        portalGroupTag: result.targetPortalGroupTag)
     let claim = context.sessions.claim(
       key, shard: handle.index, connection: connection.index, generation: connection.generation,
       sessionsMax: configuration.sessionsMax)
@@ -64,6 +79,7 @@ extension Shard {
     case .full: refuse(connection, .outOfResources)
     case .occupied(let old):
       guard retriesLeft > 0 else { return refuse(connection, .targetError) }
+      trace(connection, .reinstates)
       reinstate(old, for: connection, retriesLeft: retriesLeft - 1)
     }
   }
@@ -86,7 +102,7 @@ extension Shard {
         }
         guard let older = shard.connection(index: old.connection, generation: old.generation) else { return resume() }
         older.onClosed.append(resume)
-        shard.close(older, "reinstated by a new login")
+        shard.close(older, .reinstated, "reinstated by a new login")
       })
   }
 
@@ -102,8 +118,9 @@ extension Shard {
     let reply = machine.refuse(status)
     Log.notice("login of \(connection.name) refused: status \(String(status.rawValue, radix: 16))")
     connection.phase = .login
+    noteRefusal(connection, status, nil)
     send(connection, reply)
-    closeAfterSend(connection, "login refused")
+    closeAfterSend(connection, .loginRefused, "login refused")
   }
 
   private func establish(_ connection: Connection, _ result: LoginResult, tsih: UInt16) {
@@ -111,6 +128,7 @@ extension Shard {
     let depth = min(result.isDiscovery ? 8 : configuration.queueDepth, connection.mover.commandsMax)
     connection.tsih = tsih
     guard connection.mover.enable(result.parameters, window: depth, pool: pool) else {
+      events.add(.noBuffer(.login))
       return refuse(connection, .outOfResources)
     }
     let reply = machine.finish(tsih: tsih, commandWindow: depth)
@@ -135,6 +153,9 @@ extension Shard {
       context.registry.attach(nexus)
     }
     if configuration.nopIntervalNs > 0 { scheduleTick(at: now + configuration.nopIntervalNs) }
+    trace(connection, .authenticated(result.authenticatedName))
+    traceStage(connection, reply)
+    trace(connection, .fullFeature(tsih: tsih))
     send(connection, reply)
     let kind = result.isDiscovery ? " for discovery" : ""
     Log.info("session \(tsih) of \(connection.name) over \(connection.mover.name) established\(kind)")
@@ -170,8 +191,8 @@ extension Shard {
     connection.placement = .none
     switch connection.window.admit(cmdSN: header.cmdSN, isImmediate: header.isImmediate) {
     case .deliver: break
-    case .ignore: return
-    case .gap: return protocolError(connection, header, "CmdSN \(header.cmdSN) leaves a gap")
+    case .ignore: return events.add(.outsideWindow)
+    case .gap: return protocolError(connection, header, .cmdSNGap, "CmdSN \(header.cmdSN) leaves a gap")
     }
     // These are answered at once, so their place in the window is free at once.
     if !header.isImmediate { connection.window.release() }
@@ -181,7 +202,7 @@ extension Shard {
     case .taskManagementRequest: taskManagement(connection, header)
     case .logoutRequest: logout(connection, header)
     case .snackRequest: reject(connection, header, .snackReject)
-    default: protocolError(connection, header, "opcode \(header.opcode.rawValue) is not an initiator's")
+    default: protocolError(connection, header, .opcode, "opcode \(header.opcode.rawValue) is not an initiator's")
     }
   }
 
@@ -227,33 +248,48 @@ extension Shard {
     case 1: response = UInt16(truncatingIfNeeded: header.word5 >> 16) == connection.result?.cid ? 0 : 1
     default: response = 2
     }
+    trace(connection, .logout(reason: response == 0 ? reason : .max))
     respond(
       connection, .logoutResponse(initiatorTaskTag: header.initiatorTaskTag, response: response))
-    if response == 0 { closeAfterSend(connection, "logged out") }
+    if response == 0 { closeAfterSend(connection, .logout, "logged out") }
   }
 
   func reject(_ connection: Connection, _ header: BasicHeaderSegment, _ reason: RejectReason) {
+    events.add(.rejected(reason))
+    trace(connection, .rejected(reason))
     respond(connection, .reject(reason), data: header.bytes)
   }
 
   /// The initiator broke the protocol: told why, then the connection ends (RFC 7143 §7.12, ErrorRecoveryLevel 0).
-  func protocolError(_ connection: Connection, _ header: BasicHeaderSegment, _ reason: String) {
+  func protocolError(
+    _ connection: Connection, _ header: BasicHeaderSegment, _ fault: ProtocolFault, _ reason: String
+  ) {
+    note(connection, fault)
     reject(connection, header, .protocolError)
-    closeAfterSend(connection, "protocol error: \(reason)")
+    closeAfterSend(connection, .protocolError, "protocol error: \(reason)")
+  }
+
+  /// Counts what an initiator did against the protocol, and remembers it of the connection.
+  func note(_ connection: Connection, _ fault: ProtocolFault) {
+    events.add(.protocolError(fault))
+    trace(connection, .protocolError(fault))
   }
 
   // MARK: The end
 
-  func closeAfterSend(_ connection: Connection, _ reason: String) {
+  func closeAfterSend(_ connection: Connection, _ cause: EndCause, _ reason: String) {
     connection.closesAfterSend = true
+    connection.endCause = cause
     connection.mover.finishSending()
     connection.closeReason = reason
     touch(connection)
   }
 
   /// Ends a connection; the rest follows when its datamover has come to rest.
-  func close(_ connection: Connection, _ reason: String) {
+  func close(_ connection: Connection, _ cause: EndCause, _ reason: String) {
     guard connection.phase != .closing else { return }
+    events.add(.connectionEnded(cause))
+    trace(connection, .ended(cause, reason))
     if connection.result != nil {
       Log.info("session \(connection.tsih) of \(connection.name) ended: \(reason)")
     } else {
@@ -262,6 +298,11 @@ extension Shard {
     connection.phase = .closing
     connection.mover.terminate()
     finishClose(connection)
+  }
+
+  /// Its socket, or what a send made of it, gave this positive errno.
+  func closeBroken(_ connection: Connection, _ code: Int32) {
+    close(connection, connection.iser == nil ? EndCause(errno: code) : .rdmaError, String(cString: strerror(code)))
   }
 
   /// The second half of the end, when nothing is left in flight for the connection.
@@ -276,6 +317,7 @@ extension Shard {
     abortAll(of: connection)
     // Pieces that were to be sent: with their commands aborted they only go back.
     for notice in connection.mover.takeNotices() { sentPiece(Int(notice) - 1) }
+    endedTraces.add(connection.traceSubject, connection.trace)
     connections[connection.index] = nil
     freeConnections.append(connection.index)
     connection.mover.release(pool: pool)
@@ -332,7 +374,7 @@ extension Shard {
     case .login, .settling:
       let deadline = connection.acceptedAt + configuration.loginTimeoutNs
       guard deadline <= now else { return scheduleTick(at: deadline) }
-      close(connection, "did not log in within \(configuration.loginTimeoutNs / 1_000_000_000) s")
+      close(connection, .loginTimeout, "did not log in within \(configuration.loginTimeoutNs / 1_000_000_000) s")
     case .fullFeature:
       guard configuration.nopIntervalNs > 0 else { return }
       runPing(connection)
@@ -345,13 +387,16 @@ extension Shard {
     let interval = configuration.nopIntervalNs
     // It may speak and yet take nothing, which holds buffers that others wait for.
     if connection.mover.isInFlight, connection.sendingSince + 2 * interval <= now {
-      return close(connection, "it has taken no data for \((now - connection.sendingSince) / 1_000_000_000) s")
+      return close(
+        connection, .stalled, "it has taken no data for \((now - connection.sendingSince) / 1_000_000_000) s")
     }
     if connection.pingedAt != 0, connection.lastHeardAt > connection.pingedAt { connection.pingedAt = 0 }
     if connection.pingedAt != 0 {
       let deadline = connection.pingedAt + interval
       guard deadline <= now else { return scheduleTick(at: deadline) }
-      return close(connection, "no sign of life for \((now - connection.lastHeardAt) / 1_000_000_000) s")
+      events.add(.keepAliveMissed)
+      trace(connection, .keepAliveMissed)
+      return close(connection, .keepAlive, "no sign of life for \((now - connection.lastHeardAt) / 1_000_000_000) s")
     }
     let due = connection.lastHeardAt + interval
     guard due <= now else { return scheduleTick(at: due) }
@@ -359,6 +404,8 @@ extension Shard {
     // Before the initiator has spoken nothing unsolicited is sent, but its silence counts.
     connection.pingedAt = now
     guard connection.hasHeard else { return }
+    events.add(.keepAliveSent)
+    trace(connection, .keepAlive(count: 1))
     connection.pingTag = connection.pingTag &+ 1 & 0x7FFF_FFFF
     var header = BasicHeaderSegment.nopIn(
       lun: 0, initiatorTaskTag: BasicHeaderSegment.reservedTag, targetTransferTag: connection.pingTag)

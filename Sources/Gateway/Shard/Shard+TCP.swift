@@ -13,7 +13,7 @@ extension Shard {
       TCPMover(fd: fd, token: Token(OperationCode.send, index: UInt32(index), generation: generation))
     }
     guard let connection else { return }
-    if isStopping { return close(connection, "shutting down") }
+    if isStopping { return close(connection, .shutdown, "shutting down") }
     armReceive(connection)
   }
 
@@ -27,13 +27,17 @@ extension Shard {
     mover.isReceiving = true
     let index = UInt32(connection.index)
     if let place = mover.directPlace(minimum: Self.directReceiveBytes) {
+      mover.largeReceives = 0
       ring.receive(
         mover.fd, into: place.baseAddress!, count: place.count,
         token: Token(OperationCode.receiveDirect, index: index, generation: connection.generation))
     } else {
+      let isLarge = mover.largeReceives > 0
       ring.receive(
-        mover.fd, group: receives.group, isDrained: mover.isDrained,
-        token: Token(OperationCode.receive, index: index, generation: connection.generation))
+        mover.fd, group: isLarge ? largeReceives.group : receives.group, isDrained: mover.isDrained,
+        token: Token(
+          isLarge ? OperationCode.receiveLarge : OperationCode.receive, index: index,
+          generation: connection.generation))
     }
   }
 
@@ -44,19 +48,27 @@ extension Shard {
     return (connection, mover)
   }
 
-  func received(_ completion: Completion) {
+  /// - Parameter buffers: those that the receive chose from.
+  func received(_ completion: Completion, in buffers: borrowing ReceiveBuffers) {
     let buffer = completion.providedBuffer
     guard let (connection, mover) = tcpConnection(completion.token) else {
-      if let buffer { receives.recycle(buffer) }
+      if let buffer { buffers.recycle(buffer) }
       return
     }
     mover.isReceiving = false
     mover.isDrained = !completion.leavesMore
+    if mover.largeReceives > 0 { mover.largeReceives -= 1 }
+    if completion.result >= Self.receiveBuffers.bytes { mover.largeReceives = Self.largeReceives }
     if completion.result > 0, let buffer, connection.isOpen {
       connection.lastHeardAt = now
-      consume(connection, mover, UnsafeRawBufferPointer(start: receives.base(buffer), count: Int(completion.result)))
+      consume(connection, mover, UnsafeRawBufferPointer(start: buffers.base(buffer), count: Int(completion.result)))
     }
-    if let buffer { receives.recycle(buffer) }
+    if let buffer { buffers.recycle(buffer) }
+    if completion.result == -ENOBUFS, buffers.group == largeReceives.group {
+      // All of them are in use; of the others there may be some.
+      mover.largeReceives = 0
+      return finishReceive(connection, mover, -EAGAIN)
+    }
     finishReceive(connection, mover, completion.result)
   }
 
@@ -81,7 +93,8 @@ extension Shard {
       return
     }
     if result == -EINTR || result == -EAGAIN { return armReceive(connection) }
-    close(connection, result == 0 ? "closed by the initiator" : String(cString: strerror(-result)))
+    if result == 0 { return close(connection, .closedByInitiator, "closed by the initiator") }
+    closeBroken(connection, -result)
   }
 
   /// Those whose receive found no buffer try again.
@@ -100,11 +113,27 @@ extension Shard {
     while connection.isOpen, !connection.closesAfterSend {
       switch mover.next(&input) {
       case .needMore: return
-      case .placement: mover.place(at: place(connection, mover.header, mover.segment(in: input)))
+      case .placement:
+        // Its end may come when the login is settled, and it would be another kind of PDU by then.
+        guard connection.phase != .settling else { return spokeTooEarly(connection) }
+        mover.place(at: place(connection, mover.header, mover.segment(in: input)))
       case .pdu: controlNotify(connection, mover.header)
-      case .failed(let fault): return close(connection, "stream error: \(fault)")
+      case .failed(let fault): return streamFailed(connection, fault)
       }
     }
+  }
+
+  private func streamFailed(_ connection: Connection, _ fault: StreamFault) {
+    var cause = EndCause.digestError
+    switch fault {
+    case .headerDigest, .dataDigest:
+      events.add(fault == .headerDigest ? .headerDigestError : .dataDigestError)
+      trace(connection, .digestError(isHeader: fault == .headerDigest))
+    case .dataSegmentTooLong:
+      note(connection, .segmentTooLong)
+      cause = .protocolError
+    }
+    close(connection, cause, "stream error: \(fault)")
   }
 
   /// Decides where the data segment of the PDU at hand goes; nil: it is dropped, or stays where it is.
@@ -140,7 +169,8 @@ extension Shard {
     for notice in mover.takeNotices() { sentPiece(Int(notice) - 1) }
     if connection.phase == .closing { return finishClose(connection) }
     guard isWhole else {
-      return close(connection, result < 0 ? String(cString: strerror(-result)) : "the initiator stopped receiving")
+      if result < 0 { return closeBroken(connection, -result) }
+      return close(connection, .closedByInitiator, "the initiator stopped receiving")
     }
     if mover.hasWaiting || connection.closesAfterSend { touch(connection) }
     // It may have stopped because the initiator did not take its answers.

@@ -28,47 +28,57 @@ extension Shard {
   func taskManagement(_ connection: Connection, _ header: BasicHeaderSegment) {
     let tag = header.initiatorTaskTag
     guard connection.nexus != nil else { return reject(connection, header, .protocolError) }
-    guard let function = TaskManagementFunction(rawValue: header.flags & 0x7F) else {
-      return respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .functionRejected))
-    }
+    let requested = TaskManagementFunction(rawValue: header.flags & 0x7F)
+    trace(connection, .taskManagement(requested, lun: header.lun, tag: tag))
+    guard let function = requested else { return answer(connection, nil, tag, .functionRejected) }
     let unit = LogicalUnitMap.number(of: header.lun).flatMap { connection.units[$0] }
     switch function {
     case .abortTask:
       abortTask(connection, header)
     case .abortTaskSet, .clearTaskSet, .logicalUnitReset:
       guard let unit else {
-        return respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .lunDoesNotExist))
+        return answer(connection, function, tag, .lunDoesNotExist)
       }
       abortSet(function, unit, connection, tag)
+    case .targetColdReset where connection.result?.luns != nil:
+      answer(connection, function, tag, .authorizationFailed)
     case .targetWarmReset, .targetColdReset:
       resetTarget(connection, tag, isCold: function == .targetColdReset)
     case .clearACA:
-      respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .functionNotSupported))
+      answer(connection, function, tag, .functionNotSupported)
     case .taskReassign:
-      respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .reassignmentNotSupported))
+      answer(connection, function, tag, .reassignmentNotSupported)
     }
+  }
+
+  private func answer(
+    _ connection: Connection, _ function: TaskManagementFunction?, _ tag: UInt32, _ response: TaskManagementResponse
+  ) {
+    events.add(.taskManagement(function, response))
+    trace(connection, .taskManagementAnswered(response, tag: tag))
+    respond(connection, .taskManagementResponse(initiatorTaskTag: tag, response))
   }
 
   private func abortTask(_ connection: Connection, _ header: BasicHeaderSegment) {
     let tag = header.initiatorTaskTag
     guard let index = command(of: connection, tag: header.referencedTaskTag) else {
       // Answered already, or never seen (RFC 7143 §11.6.1).
-      return respond(connection, .taskManagementResponse(initiatorTaskTag: tag, .taskDoesNotExist))
+      return answer(connection, .abortTask, tag, .taskDoesNotExist)
     }
     let generation = commands[index].pointee.generation
     let name = (connection.index, connection.generation)
     abort(done: { [unowned self] in
-      answerTaskManagement(name, tag, .functionComplete)
+      completeTaskManagement(name, .abortTask, tag)
     }) { shard, candidate, _ in candidate == index && shard.commands[candidate].pointee.generation == generation }
   }
 
-  private func answerTaskManagement(
-    _ name: (index: Int, generation: UInt32), _ tag: UInt32, _ response: TaskManagementResponse
+  private func completeTaskManagement(
+    _ name: (index: Int, generation: UInt32), _ function: TaskManagementFunction, _ tag: UInt32
   ) {
     guard let connection = connection(index: name.index, generation: name.generation),
       connection.phase == .fullFeature
     else { return }
-    respond(connection, .taskManagementResponse(initiatorTaskTag: tag, response))
+    answer(connection, function, tag, .functionComplete)
   }
 
   private func abortSet(
@@ -90,23 +100,27 @@ extension Shard {
       }
     } then: { shard in
       if function == .logicalUnitReset { unit.reset() }
-      shard.answerTaskManagement(name, tag, .functionComplete)
+      shard.completeTaskManagement(name, function, tag)
     }
   }
 
   private func resetTarget(_ connection: Connection, _ tag: UInt32, isCold: Bool) {
     let name = (index: connection.index, generation: connection.generation)
-    let units = map.exports.map(\.unit)
+    // What it is not shown is none of its business (RFC 7143 §11.5.1): others' commands at other units go on.
+    let nexus = connection.nexus!
+    let visible = connection.units
     context.onEveryShard(origin: handle.index) { shard, done in
-      shard.abort(done: done) { _, _, _ in true }
+      shard.abort(done: done) { shard, command, other in
+        other.nexus === nexus || shard.unit(of: command).map { visible[$0.number] === $0 } ?? false
+      }
     } then: { shard in
-      for unit in units { unit.reset() }
-      shard.answerTaskManagement(name, tag, .functionComplete)
+      for number in visible.numbers { visible[number]?.reset() }
+      shard.completeTaskManagement(name, isCold ? .targetColdReset : .targetWarmReset, tag)
       guard isCold else { return }
       // A cold reset also ends every session (RFC 7143 §11.5.1).
       shard.context.onEveryShard(origin: shard.handle.index) { shard, done in
         for case let connection? in shard.connections where connection.nexus != nil {
-          shard.closeAfterSend(connection, "target cold reset")
+          shard.closeAfterSend(connection, .targetReset, "target cold reset")
         }
         done()
       } then: { _ in
@@ -143,6 +157,7 @@ extension Shard {
     let command = commands[index]
     guard !command.pointee.isAborted else { return }
     command.pointee.isAborted = true
+    events.add(.commandAborted)
     if let connection = connections[Int(command.pointee.connection)] {
       if command.pointee.holdsWindow { connection.window.release() }
       command.pointee.holdsWindow = false
@@ -217,7 +232,10 @@ extension Shard {
           next = min(next, now + 20_000_000)
         } else if command.pointee.diskCount > 0 || command.pointee.awaitsRange {
           giveUp(index, connection)
-        } else if command.pointee.outstandingR2T > 0 {
+        } else if waitsBehindLost(index) {
+          finish(index, .busy)
+        } else if command.pointee.outstandingR2T > 0 || command.pointee.expectsUnsolicited {
+          events.add(.dataDeadline)
           note(index, Sense(.abortedCommand, 0x4B00))  // DATA PHASE ERROR
           failIfQuiet(index)
           next = min(next, now + configuration.ioDeadlineNs)
@@ -229,16 +247,28 @@ extension Shard {
     if next != .max { scheduleTick(at: next) }
   }
 
+  /// Whether a command waits for memory of which its disk keeps some and gives none back.
+  private func waitsBehindLost(_ index: Int) -> Bool {
+    guard let port = commands[index].pointee.unitPort?.takeUnretainedValue(), port.quarantined > 0 else { return false }
+    return !isMoving(index) && hasPiece(index) { $0.state == .waiting }
+  }
+
   private func giveUp(_ index: Int, _ connection: Connection) {
     let command = commands[index]
     Log.warning("LUN \(unit(of: index)?.number ?? 0): a disk request has taken longer than the I/O deadline")
     let sense = configuration.deviceServer.sense(for: .hardware)
+    events.add(.diskDeadline)
+    events.add(.checkCondition(sense.key, sense.code))
     let bytes = sense.encode(
       descriptorFormat: configuration.deviceServer.usesDescriptorSense(lun: command.pointee.lun, map: connection.units))
     let response = BasicHeaderSegment.scsiResponse(
       initiatorTaskTag: command.pointee.initiatorTaskTag, status: Status.checkCondition.rawValue,
       residual: Residual(expected: UInt64(command.pointee.expected), actual: 0),
       expDataSN: command.pointee.dataSN &+ command.pointee.r2tSN)
+    command.pointee.unitPort?._withUnsafeGuaranteedRef { port in
+      port.failedCommands &+= 1
+      recordLatency(port, connection, command.pointee.latencyDirection, since: command.pointee.startedAt)
+    }
     abort(index)
     respond(connection, response, data: [UInt8(bytes.count >> 8), UInt8(bytes.count & 0xFF)] + bytes)
   }

@@ -24,7 +24,7 @@ extension Shard {
       command.pointee.plan = .streamIn
       command.pointee.transferBytes = bytes
       command.pointee.limit = command.pointee.isRead ? min(bytes, UInt64(command.pointee.expected)) : 0
-      if command.pointee.limit == 0 { return finish(index, .good, transferred: 0, actual: bytes) }
+      if command.pointee.limit == 0 { return finish(index, .good, actual: bytes) }
       advanceRead(index, port)
     case .write, .writeAndVerify, .compare, .orWrite:
       let bytes = operation.dataOutBlocks << port.blockShift
@@ -38,12 +38,12 @@ extension Shard {
       {
         (memory + Int(diskOffset(index))).copyMemory(from: received, byteCount: Int(bytes))
         command.pointee.completed = bytes
-        return finish(index, .good, transferred: bytes, actual: bytes)
+        return finish(index, .good, actual: bytes)
       }
       startWrite(index, immediate)
-    case .compareRepeated, .compareAndWrite, .writeSame:
+    case .compareRepeated, .compareAndWrite, .writeAtomic, .writeSame:
       collect(index, byteCount: Int(operation.dataOutBlocks << port.blockShift), immediate)
-    case .verify, .writeZeroes, .prefetch, .flush, .lbaStatus:
+    case .verify, .writeZeroes, .prefetch, .flush, .copyIn, .copyOut, .sanitize, .lbaStatus:
       if let immediate { pool.give(immediate) }
       startSimple(index, operation)
     }
@@ -233,7 +233,7 @@ extension Shard {
     let command = commands[index]
     guard command.pointee.limit > 0 else {
       if let immediate { pool.give(immediate) }
-      return finish(index, .good, transferred: 0, actual: command.pointee.transferBytes)
+      return finish(index, .good, actual: command.pointee.transferBytes)
     }
     let length = Int(min(command.pointee.limit, UInt64(BufferPool.pieceBytes)))
     var immediate = immediate
@@ -243,12 +243,13 @@ extension Shard {
       immediate?.base.copyMemory(from: received, byteCount: min(Int(command.pointee.immediateBytes), length))
       self.received = nil
     }
+    if let immediate { precondition(immediate.capacity >= length, "immediate data in a buffer smaller than its piece") }
     // What came with the command cannot wait.
     guard immediate != nil || !isReceived, immediate == nil || isReceived || mayHold(length, for: index),
       let number = appendPiece(index, offset: 0, length: length)
     else {
       if let immediate { pool.give(immediate) }
-      return finish(index, .taskSetFull, transferred: 0, actual: 0)
+      return refuseForMemory(index)
     }
     command.pointee.issued = UInt64(length)
     let piece = pieces[number]
@@ -481,7 +482,10 @@ extension Shard {
   /// A Data-Out that breaks its sequence ends its command (RFC 7143 §7.9 at ErrorRecoveryLevel 0): nothing of what comes
   /// for it afterwards is written.
   private func violation(_ connection: Connection, _ index: Int, _ reason: String) {
+    // What comes on is not looked at any more.
+    commands[index].pointee.expectsUnsolicited = false
     Log.notice("\(connection.name): \(reason)")
+    note(connection, .dataSequence)
     note(index, Sense(.abortedCommand, 0x4B00))  // DATA PHASE ERROR
     failIfQuiet(index)
   }
@@ -539,7 +543,12 @@ extension Shard {
     else { return }
     let command = commands[index]
     guard command.pointee.expectsUnsolicited else { return }
-    command.pointee.unsolicited += UInt32(header.dataSegmentLength)
+    let total = UInt64(command.pointee.unsolicited) + UInt64(header.dataSegmentLength)
+    // Of a command without a piece nothing was looked at yet.
+    guard total <= connection.parameters.firstBurstLength else {
+      return violation(connection, index, "more unsolicited data than FirstBurstLength")
+    }
+    command.pointee.unsolicited = UInt32(total)
     command.pointee.unsolicitedDataSN &+= 1
     if isPlaced, command.pointee.firstPiece >= 0 {
       let piece = pieces[Int(command.pointee.firstPiece)]
@@ -566,7 +575,8 @@ extension Shard {
   ) {
     let index = Int(pieces[number].pointee.command)
     pieces[number].pointee.state = .disk
-    pieces[number].pointee.promisesStable = operation == .writeThrough || operation == .flush
+    pieces[number].pointee.promise =
+      operation == .flush ? .flushed : operation == .writeThrough ? .written : .none
     if commands[index].pointee.diskCount == 0 { commands[index].pointee.progressedAt = now }
     commands[index].pointee.diskCount += 1
     if !port.export.holds.isEmpty, operation != .flush,
@@ -591,10 +601,11 @@ extension Shard {
     command.pointee.diskCount -= 1
     command.pointee.progressedAt = now
     // Also of a command that is aborted: the kernel tells of a failed flush once.
-    if piece.pointee.promisesStable, result < 0 {
-      ports[Int(command.pointee.port)]!.queue.noteStableResult(result, isFlush: command.pointee.plan == .simple)
+    if piece.pointee.promise != .none, result < 0 {
+      ports[Int(command.pointee.port)]!.queue.noteStableResult(result, isFlush: piece.pointee.promise == .flushed)
     }
     if command.pointee.isAborted {
+      if case .reservation? = cold[index] { recordWrittenUnasked(index, number, result) }
       freePiece(number)
       return finishAborted(index)
     }
@@ -636,7 +647,7 @@ extension Shard {
     freePiece(number)
     if command.pointee.hasFailed { return failIfQuiet(index) }
     if command.pointee.completed == command.pointee.limit {
-      return finish(index, .good, transferred: command.pointee.completed, actual: command.pointee.transferBytes)
+      return finish(index, .good, actual: command.pointee.transferBytes)
     }
     advanceWrite(index)
   }
@@ -683,21 +694,16 @@ extension Shard {
   }
 
   /// Whether the datamover has a piece of this command in hand.
-  func isMoving(_ index: Int) -> Bool {
-    var current = commands[index].pointee.firstPiece
-    while current >= 0 {
-      let piece = pieces[Int(current)]
-      if piece.pointee.state == .sending || piece.pointee.isReceiving { return true }
-      current = piece.pointee.next
-    }
-    return false
-  }
+  func isMoving(_ index: Int) -> Bool { hasPiece(index) { $0.state == .sending || $0.isReceiving } }
 
   /// Whether data is coming into a buffer of this command.
-  func isReceiving(_ index: Int) -> Bool {
+  func isReceiving(_ index: Int) -> Bool { hasPiece(index) { $0.isReceiving } }
+
+  @inline(__always)
+  func hasPiece(_ index: Int, _ isWanted: (Piece) -> Bool) -> Bool {
     var current = commands[index].pointee.firstPiece
     while current >= 0 {
-      if pieces[Int(current)].pointee.isReceiving { return true }
+      if isWanted(pieces[Int(current)].pointee) { return true }
       current = pieces[Int(current)].pointee.next
     }
     return false

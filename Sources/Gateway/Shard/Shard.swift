@@ -13,17 +13,23 @@ import Storage
 /// A turn of the loop: take a batch of completions, let each append what follows from it, then send once per connection.
 final class Shard {
   static let ringEntries: UInt32 = 1024
-  static let receiveBufferCount = 64
-  static let receiveBufferBytes = 64 << 10
+  static let receiveBuffers = (count: 64, bytes: 64 << 10)
+  /// For a connection that had more waiting than fits into one of the others: many small writes at once take fewer
+  /// receives and answers.
+  static let largeReceiveBuffers = (count: 16, bytes: 256 << 10)
+  /// Receives into large ones after one that was full.
+  static let largeReceives = 4
   static let commandsMax = 65536
+  static let localRoundsMax = 8
   /// What a data segment must still lack for a receive of its own.
-  static let directReceiveBytes = 8192
+  static let directReceiveBytes = 32 << 10
 
   let handle: ShardHandle
   let context: ShardContext
   let ring: Ring
   let pool: BufferPool
   let receives: ReceiveBuffers
+  let largeReceives: ReceiveBuffers
   let batches = SendBatches()
   let local = LocalCompletions()
   var configuration: ShardConfiguration { didSet { server = Unmanaged.passUnretained(configuration.deviceServer) } }
@@ -68,8 +74,18 @@ final class Shard {
   /// A port that is removed has lent what is not sent yet, or has buffers on their way.
   var hasLentRemoved = false
   var quietWaiters: [QuietWaiter] = []
+  /// What was refused, or is unusual.
+  var events = EventCounts()
+  var endedTraces = EndedTraces()
+  /// Counters of commands that came and were answered in one turn, since the clock was last read for those.
+  var pendingLatencies: LatencyCounter?
+  private var turnsWithLatencies: UInt32 = 0
+  /// At one of so many of these turns the clock is read once more, for all of them.
+  private static let latencyTurns: UInt32 = 16
   /// Commands that wait until it is known who has their disk, in the order in which they came.
   var held: [HeldCommand] = []
+  /// SET TARGET PORT GROUPS that wait for the pair: for a handover that waits for every other command.
+  var switching: [(index: Int, generation: UInt32)] = []
   /// Connections that wait until it is known which ports are this node's.
   var waitingConnections: [(message: ShardMessage, since: UInt64)] = []
   var drains: [Drain] = []
@@ -93,7 +109,9 @@ final class Shard {
     ring.makeTables(files: 512, buffers: UInt32(min(max(context.arenaBytes / BufferPool.chunkBytes, 4), 16384)))
     pool = BufferPool(ring: ring, bytes: context.arenaBytes)
     receives = try ReceiveBuffers(
-      ring: ring, group: 0, count: Self.receiveBufferCount, byteCount: Self.receiveBufferBytes)
+      ring: ring, group: 0, count: Self.receiveBuffers.count, byteCount: Self.receiveBuffers.bytes)
+    largeReceives = try ReceiveBuffers(
+      ring: ring, group: 1, count: Self.largeReceiveBuffers.count, byteCount: Self.largeReceiveBuffers.bytes)
     freeFileSlots = (0..<512).reversed()
     adopt(map)
   }
@@ -119,10 +137,13 @@ final class Shard {
       var taken = ring.takeCompletions(into: batch, limit: 512)
       if taken > 0, configuration.pollNs > 0 { pollsUntil = now + configuration.pollNs }
       for i in 0..<taken { dispatch(batch[i]) }
+      // What follows from these at once is not waited for: a long command of a disk in memory must leave others their turn.
+      var rounds = 0
       repeat {
         taken = local.take(into: batch, limit: 512, now: now)
         for i in 0..<taken { dispatch(batch[i]) }
-      } while taken > 0
+        rounds += 1
+      } while taken > 0 && rounds < Self.localRoundsMax
       afterBatch()
     }
   }
@@ -137,7 +158,8 @@ final class Shard {
   private func dispatch(_ completion: Completion) {
     let token = completion.token
     switch token.operation {
-    case OperationCode.receive: received(completion)
+    case OperationCode.receive: received(completion, in: receives)
+    case OperationCode.receiveLarge: received(completion, in: largeReceives)
     case OperationCode.disk: diskCompleted(token, completion.result)
     case OperationCode.send: sent(token, completion.result)
     case OperationCode.receiveDirect: receivedDirectly(completion)
@@ -183,6 +205,10 @@ final class Shard {
         flush(connection)
       }
     } while hasFlushed
+    if pendingLatencies != nil {
+      turnsWithLatencies &+= 1
+      if turnsWithLatencies % Self.latencyTurns == 0 { settleLatencies() }
+    }
     if !starved.isEmpty { retryStarved() }
     if trimAt == 0, pool.emptyChunks > 0 {
       trimAt = now + Self.trimNs
@@ -210,9 +236,11 @@ final class Shard {
       ring: ring, batches: batches, expCmdSN: connection.window.expCmdSN.value,
       maxCmdSN: connection.window.maxCmdSN.value)
     if connection.mover.failure != 0 {
-      return close(connection, String(cString: strerror(-connection.mover.failure)))
+      return closeBroken(connection, -connection.mover.failure)
     }
-    if connection.closesAfterSend, connection.mover.isIdle { close(connection, connection.closeReason) }
+    if connection.closesAfterSend, connection.mover.isIdle {
+      close(connection, connection.endCause, connection.closeReason)
+    }
   }
 
   /// The live connection that a token names.
@@ -262,6 +290,7 @@ final class Shard {
   func disposeIfUnused(_ index: Int) {
     guard let port = ports[index], port.isRemoved, port.commands == 0 else { return }
     guard port.lent == 0, port.heldBytes == 0 else { return hasLentRemoved = true }
+    settleLatencies()
     ports[index] = nil
     if let slot = port.slot { freeFileSlots.append(slot) }
   }
@@ -281,6 +310,7 @@ final class Shard {
       guard connection.phase == .fullFeature, let nexus = connection.nexus else { continue }
       if attention == .reportedLunsDataHasChanged { nexus.raise(attention, lun: nil) }
       guard connection.hasHeard else { continue }
+      trace(connection, .asyncMessage(.scsi))
       respond(connection, .asyncMessage(.scsi, lun: lun), data: data)
     }
   }

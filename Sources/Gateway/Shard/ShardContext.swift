@@ -209,7 +209,7 @@ final class Countdown: Sendable {
 final class SessionTable: Sendable {
   /// What makes two logins the same session (RFC 7143 §6.3.5).
   struct Key: Hashable, Sendable {
-    var initiatorName: String
+    var initiatorName: InitiatorName
     var isid: UInt64
     var portalGroupTag: UInt16
   }
@@ -242,11 +242,18 @@ final class SessionTable: Sendable {
   /// The session of this TSIH.
   func entry(tsih: UInt16) -> Entry? { state.withLock { $0.entries[tsih] } }
 
-  /// Takes a TSIH for a session. A discovery session has no key: any number of them may exist.
+  private static let discoverySessionsMax = 64
+
+  /// Takes a TSIH for a session. A discovery session has no key: there may be several of an initiator.
   func claim(_ key: Key?, shard: Int, connection: Int, generation: UInt32, sessionsMax: Int) -> Claim {
     state.withLock { state in
       if let key, let tsih = state.byKey[key], let entry = state.entries[tsih] { return .occupied(entry) }
-      guard state.entries.count < min(sessionsMax, 65000) else { return .full }
+      // Discovery asks for no right, so it has places of its own: who takes them all keeps nobody from a target.
+      guard
+        key == nil
+          ? state.entries.count - state.byKey.count < Self.discoverySessionsMax
+          : state.byKey.count < min(sessionsMax, 65000)
+      else { return .full }
       // 0 is not a TSIH (RFC 7143 §11.12.6).
       while state.nextTSIH == 0 || state.entries[state.nextTSIH] != nil { state.nextTSIH &+= 1 }
       let tsih = state.nextTSIH

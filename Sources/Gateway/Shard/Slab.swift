@@ -1,4 +1,5 @@
 import Glibc
+import Reactor
 
 /// A table of entries at fixed addresses with a free list: entries are reused, never moved, and the memory of those never
 /// used is never touched. An entry's generation is its owner's to keep, in the entry.
@@ -17,15 +18,9 @@ struct Slab<Element>: ~Copyable {
     precondition(_isPOD(Element.self))
     self.capacity = capacity
     self.initial = initial
-    func reserve(_ bytes: Int) -> UnsafeMutableRawPointer {
-      guard
-        let memory = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
-        memory != MAP_FAILED
-      else { fatalError("cannot reserve \(bytes) bytes of address space for a table") }
-      return memory
-    }
-    base = reserve(capacity * MemoryLayout<Element>.stride).bindMemory(to: Element.self, capacity: capacity)
-    free = reserve(capacity * 4).bindMemory(to: UInt32.self, capacity: capacity)
+    base = AddressSpace.reserve(capacity * MemoryLayout<Element>.stride, for: "a table")
+      .bindMemory(to: Element.self, capacity: capacity)
+    free = AddressSpace.reserve(capacity * 4, for: "a table").bindMemory(to: UInt32.self, capacity: capacity)
   }
 
   deinit {

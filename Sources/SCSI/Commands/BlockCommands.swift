@@ -113,6 +113,24 @@ extension DeviceServer {
     return .medium(operation, command.unit)
   }
 
+  /// WRITE ATOMIC(16) (SBC-4 §5.47): TRANSFER LENGTH has 16 bits. There is none where nothing is known of the disk's
+  /// atomicity.
+  func writeAtomic(_ command: Command) -> Disposition {
+    let limits = command.unit.limits
+    guard limits.atomic > 0 else { return .checkCondition(.invalidCommandOperationCode) }
+    let cdb = command.cdb
+    let extent = (lba: cdb.be64(2), blocks: UInt32(cdb.be16(12)), lengthAt: 12)
+    if let answer = check(extent, command.unit, most: limits.atomic) { return answer }
+    if limits.atomicUnit > 0 {
+      guard extent.lba % UInt64(limits.atomicUnit) == 0 else { return .checkCondition(.invalidFieldInCDB(byte: 2)) }
+      guard extent.blocks % limits.atomicUnit == 0 else { return .checkCondition(.invalidFieldInCDB(byte: 12)) }
+    }
+    guard command.sends(blocks: UInt64(extent.blocks)) else { return .checkCondition(.invalidFieldInCDB(byte: 12)) }
+    let operation = MediumOperation(
+      .writeAtomic, lba: extent.lba, blocks: UInt64(extent.blocks), forceUnitAccess: cdb.forcesUnitAccess)
+    return .medium(operation, command.unit)
+  }
+
   /// PRE-FETCH (SBC-4 §5.10): a length of 0 is up to the end. Best effort, so only as much as one transfer is
   /// fetched.
   func prefetch(_ fields: BlockFields, _ command: Command) -> Disposition {

@@ -26,7 +26,8 @@ extension DeviceServer {
   /// The handler of a row.
   func perform(_ row: CommandRow, _ command: Command) -> Disposition {
     if row.flags.contains(.thinOnly), !command.unit.traits.isThin {
-      return .checkCondition(.invalidCommandOperationCode)
+      return .checkCondition(
+        row.serviceAction == nil ? .invalidCommandOperationCode : .invalidFieldInCDB(byte: 1, bit: 4))
     }
     let cdb = command.cdb
     switch row.handler {
@@ -36,10 +37,14 @@ extension DeviceServer {
     case .writeSame: return writeSame(row.fields, command)
     case .compareAndWrite: return compareAndWrite(command)
     case .orWrite: return orWrite(row.fields, command)
+    case .writeAtomic: return writeAtomic(command)
     case .prefetch: return prefetch(row.fields, command)
     case .synchronizeCache: return synchronizeCache(row.fields, command)
     case .unmap: return collect(UInt32(cdb.be16(7)), lengthAt: 7)
     case .lbaStatus: return lbaStatus(command)
+    case .sanitize: return startSanitize(command)
+    case .extendedCopy: return collect(cdb.be32(10), lengthAt: 10)
+    case .receiveCopyResults: return receiveCopyResults(command)
     case .readCapacity10: return readCapacity10(command)
     case .readCapacity16: return readCapacity16(command)
     case .readDefectData10: return readDefectData10(cdb)
@@ -56,6 +61,9 @@ extension DeviceServer {
     case .preventAllow: return preventAllow(command)
     case .sendDiagnostic: return sendDiagnostic(cdb)
     case .receiveDiagnostic: return receiveDiagnostic(cdb)
+    case .readBuffer: return readBuffer(command)
+    case .writeBuffer: return startWriteBuffer(cdb)
+    case .logSense: return logSense(command)
     case .reserve: return command.unit.reserve(for: command.nexus)
     case .release: return command.unit.release(for: command.nexus)
     case .persistentReserveIn: return persistentReserveIn(command)
@@ -66,6 +74,7 @@ extension DeviceServer {
         ? collect(cdb.be32(6), lengthAt: 6) : .checkCondition(.invalidCommandOperationCode)
     case .reportSupportedOperationCodes: return reportSupportedOperationCodes(command)
     case .reportSupportedTaskManagementFunctions: return reportSupportedTaskManagementFunctions(cdb)
+    case .reportTimestamp: return reportTimestamp(cdb)
     }
   }
 

@@ -2,15 +2,16 @@
 enum CommandHandler: UInt8, Sendable {
   // The first two are the warm path.
   case read, write
-  case writeAndVerify, verify, writeSame, compareAndWrite, orWrite, prefetch, synchronizeCache
-  case unmap, lbaStatus
+  case writeAndVerify, verify, writeSame, compareAndWrite, orWrite, writeAtomic, prefetch, synchronizeCache
+  case unmap, lbaStatus, sanitize
+  case extendedCopy, receiveCopyResults
   case readCapacity10, readCapacity16, readDefectData10, readDefectData12
   case testUnitReady, requestSense, inquiry, reportLuns
   case modeSense6, modeSense10, modeSelect6, modeSelect10
-  case startStopUnit, preventAllow, sendDiagnostic, receiveDiagnostic
+  case startStopUnit, preventAllow, sendDiagnostic, receiveDiagnostic, readBuffer, writeBuffer, logSense
   case reserve, release, persistentReserveIn, persistentReserveOut
   case reportTargetPortGroups, setTargetPortGroups, reportSupportedOperationCodes,
-    reportSupportedTaskManagementFunctions
+    reportSupportedTaskManagementFunctions, reportTimestamp
 }
 
 /// Where LBA and length are in a CDB that moves blocks.
@@ -35,6 +36,8 @@ struct CommandRow: Sendable {
     static let thinOnly = Flags(rawValue: 1 << 4)
     /// Allowed in ALUA standby and unavailable states (SPC-5 §5.18.2.6).
     static let anyAccessState = Flags(rawValue: 1 << 5)
+    /// Processed while the medium is being sanitized (SBC-4 §4.11.2): it tells nothing of it and changes nothing.
+    static let duringSanitize = Flags(rawValue: 1 << 6)
   }
 
   let name: StaticString

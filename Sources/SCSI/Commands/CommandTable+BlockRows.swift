@@ -4,7 +4,7 @@ extension CommandTable {
 
   /// The rows of SBC-4. Bits in byte 1: DPO 10h, FUA 08h.
   static let blocks: [CommandRow] =
-    transfers + verifying + whole + [
+    transfers + verifying + whole + sanitizing + [
       CommandRow(
         "UNMAP", [0x42, 0, 0, 0, 0, 0, group, 0xFF, 0xFF, 0], .unmap, persistent: .writing,
         [.needsMedium, .changesMedium, .thinOnly]),
@@ -26,6 +26,10 @@ extension CommandTable {
     CommandRow("WRITE(12)", twelve(0xAA, 0x18), .write, fields: .twelve, persistent: .writing, writes),
     CommandRow("WRITE(16)", sixteen(0x8A, 0x18), .write, fields: .sixteen, persistent: .writing, writes),
     CommandRow("ORWRITE(16)", sixteen(0x8B, 0x18), .orWrite, fields: .sixteen, persistent: .writing, writes),
+    // Bytes 10 and 11, ATOMIC BOUNDARY, must be zero: a write is atomic as a whole.
+    CommandRow(
+      "WRITE ATOMIC(16)", [0x9C, 0x18] + full(8) + [0, 0, 0xFF, 0xFF, group, 0], .writeAtomic, persistent: .writing,
+      writes),
     // UNMAP 08h; NDOB 01h in the 16-byte form only.
     CommandRow("WRITE SAME(10)", ten(0x41, 0x08), .writeSame, fields: .ten, persistent: .writing, writes),
     CommandRow("WRITE SAME(16)", sixteen(0x93, 0x09), .writeSame, fields: .sixteen, persistent: .writing, writes),
@@ -64,6 +68,20 @@ extension CommandTable {
     CommandRow(
       "READ DEFECT DATA(12)", [0xB7, 0x1F] + full(8) + [0, 0], .readDefectData12, persistent: .reading, reads),
   ]
+
+  // IMMED 80h, AUSE 20h; ZNR is for zoned devices. An erased block is a deallocated one.
+  private static let sanitizing: [CommandRow] = [
+    sanitize("SANITIZE, OVERWRITE", 0x01, []),
+    sanitize("SANITIZE, BLOCK ERASE", 0x02, .thinOnly),
+    sanitize("SANITIZE, EXIT FAILURE MODE", 0x1F, []),
+  ]
+
+  // PARAMETER LIST LENGTH is looked at also where it must be zero: the whole field is then in error.
+  private static func sanitize(_ name: StaticString, _ action: UInt8, _ flags: CommandRow.Flags) -> CommandRow {
+    CommandRow(
+      name, [0x48, 0xA0 | action, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], .sanitize, serviceAction: action,
+      persistent: .writing, [.needsMedium, .changesMedium, flags])
+  }
 
   /// GROUP NUMBER (SBC-4 §4.22): taken and of no effect, because no group statistics are kept.
   private static let group: UInt8 = 0x3F

@@ -8,24 +8,47 @@ extension CommandTable {
       "TEST UNIT READY", [0x00, 0, 0, 0, 0, 0], .testUnitReady, persistent: .always, [.needsMedium]),
     CommandRow(
       "REQUEST SENSE", [0x03, 0x01, 0, 0, 0xFF, 0], .requestSense, legacy: .allowed, persistent: .always,
-      [.ignoresAttention, .needsNoUnit, .anyAccessState]),
+      [.ignoresAttention, .needsNoUnit, .anyAccessState, .duringSanitize]),
     CommandRow(
       "INQUIRY", [0x12, 0x01, 0xFF, 0xFF, 0xFF, 0], .inquiry, legacy: .allowed, persistent: .always,
-      [.ignoresAttention, .needsNoUnit, .anyAccessState]),
+      [.ignoresAttention, .needsNoUnit, .anyAccessState, .duringSanitize]),
     CommandRow(
       "REPORT LUNS", [0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .reportLuns, legacy: .allowed,
-      persistent: .always, [.ignoresAttention, .needsNoUnit, .anyAccessState]),
+      persistent: .always, [.ignoresAttention, .needsNoUnit, .anyAccessState, .duringSanitize]),
     CommandRow(
       "RECEIVE DIAGNOSTIC RESULTS", [0x1C, 0x01, 0xFF, 0xFF, 0xFF, 0], .receiveDiagnostic, persistent: .reading,
       [.anyAccessState]),
     CommandRow(
       "SEND DIAGNOSTIC", [0x1D, 0x17, 0, 0, 0, 0], .sendDiagnostic, persistent: .writing, [.anyAccessState]),
+    CommandRow(
+      "READ BUFFER(10)", [0x3C, 0x1F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0], .readBuffer, persistent: .reading,
+      [.anyAccessState]),
+    CommandRow(
+      "WRITE BUFFER", [0x3B, 0x1F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0], .writeBuffer, persistent: .writing,
+      [.anyAccessState]),
+    CommandRow(
+      "LOG SENSE", [0x4D, 0x01, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], .logSense, legacy: .allowed,
+      persistent: .always, [.anyAccessState, .duringSanitize]),
+    // Reservations of the logical units that it reads and writes are looked at for each piece of a segment.
+    CommandRow(
+      "EXTENDED COPY(LID1)", [0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .extendedCopy,
+      serviceAction: 0x00, persistent: .writing),
+    receiveCopyResults("RECEIVE COPY STATUS(LID1)", 0x00),
+    receiveCopyResults("RECEIVE COPY DATA(LID1)", 0x01),
+    receiveCopyResults("RECEIVE COPY OPERATING PARAMETERS", 0x03),
+    receiveCopyResults("RECEIVE COPY FAILURE DETAILS(LID1)", 0x04),
     // With START or PREVENT as the tables say, decided in the handler.
     CommandRow(
       "START STOP UNIT", [0x1B, 0x01, 0, 0x0F, 0xF7, 0], .startStopUnit, legacy: .allowed, persistent: .own),
     CommandRow(
       "PREVENT ALLOW MEDIUM REMOVAL", [0x1E, 0, 0, 0, 0x03, 0], .preventAllow, legacy: .allowed, persistent: .own),
   ]
+
+  private static func receiveCopyResults(_ name: StaticString, _ action: UInt8) -> CommandRow {
+    CommandRow(
+      name, [0x84, action, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .receiveCopyResults,
+      serviceAction: action, persistent: .reading)
+  }
 
   private static let reservations: [CommandRow] = [
     CommandRow("RESERVE(6)", [0x16, 0, 0, 0, 0, 0], .reserve, legacy: .allowed, persistent: .own),
@@ -74,15 +97,19 @@ extension CommandTable {
   private static let maintenance: [CommandRow] = [
     CommandRow(
       "REPORT TARGET PORT GROUPS", [0xA3, 0xEA, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .reportTargetPortGroups,
-      serviceAction: 0x0A, legacy: .allowed, persistent: .always, [.anyAccessState]),
+      serviceAction: 0x0A, legacy: .allowed, persistent: .always, [.anyAccessState, .duringSanitize]),
     CommandRow(
       "SET TARGET PORT GROUPS", [0xA4, 0x0A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .setTargetPortGroups,
       serviceAction: 0x0A, persistent: .writing, [.anyAccessState]),
     CommandRow(
       "REPORT SUPPORTED OPERATION CODES", [0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-      .reportSupportedOperationCodes, serviceAction: 0x0C, persistent: .always, [.anyAccessState]),
+      .reportSupportedOperationCodes, serviceAction: 0x0C, persistent: .always, [.anyAccessState, .duringSanitize]),
     CommandRow(
       "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", [0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-      .reportSupportedTaskManagementFunctions, serviceAction: 0x0D, persistent: .always, [.anyAccessState]),
+      .reportSupportedTaskManagementFunctions, serviceAction: 0x0D, persistent: .always,
+      [.anyAccessState, .duringSanitize]),
+    CommandRow(
+      "REPORT TIMESTAMP", [0xA3, 0x0F, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .reportTimestamp,
+      serviceAction: 0x0F, persistent: .always, [.anyAccessState, .duringSanitize]),
   ]
 }

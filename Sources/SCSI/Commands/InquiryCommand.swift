@@ -17,10 +17,11 @@ extension DeviceServer {
   }
 
   /// INQUIRY to a LUN without a logical unit: peripheral qualifier 011b and device type 1Fh; for LUN 0, which must
-  /// answer so that the others can be found, 001b and type 0 (SPC-5 table 141).
+  /// answer so that the others can be found, 001b (SPC-5 table 141). With a disk's type Linux would keep what it found there,
+  /// which is no disk, and not look again when there is one.
   func inquiryWithoutUnit(_ cdb: CDB, isLUN0: Bool) -> Disposition {
     let length = UInt32(cdb.be16(3))
-    let peripheral: UInt8 = isLUN0 ? 0x20 : 0x7F
+    let peripheral: UInt8 = isLUN0 ? 0x3F : 0x7F
     if cdb[1] & 0x01 != 0 {
       guard cdb[2] == 0 else { return .checkCondition(.invalidFieldInCDB(byte: 2)) }
       return .dataIn([peripheral, 0, 0, 1, 0], allocationLength: length)
@@ -40,7 +41,7 @@ extension DeviceServer {
       0x06,  // VERSION: SPC-4
       0x12,  // HISUP, RESPONSE DATA FORMAT 2
       0,
-      portGroups.isExplicit ? 0x30 : 0x10,  // TPGS: implicit, and explicit
+      (portGroups.isExplicit ? 0x30 : 0x10) | 0x08,  // TPGS: implicit, and explicit; 3PC
       portGroups.relativeTargetPorts.count > 1 ? 0x10 : 0x00,  // MULTIP
       0x02,  // CMDQUE
     ]

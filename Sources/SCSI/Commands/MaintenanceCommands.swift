@@ -103,11 +103,24 @@ extension DeviceServer {
     }
     return .dataIn(data, allocationLength: cdb.be32(6))
   }
+
+  /// REPORT TIMESTAMP (SPC-5 §6.37). TIMESTAMP ORIGIN: set by other means than SET TIMESTAMP (the machine's clock), or not
+  /// at all.
+  func reportTimestamp(_ cdb: CDB) -> Disposition {
+    var data: [UInt8] = [0, 10, clock == nil ? 0b000 : 0b011, 0]
+    let milliseconds = clock?() ?? 0
+    data.append(be: UInt16(truncatingIfNeeded: milliseconds >> 32))
+    data.append(be: UInt32(truncatingIfNeeded: milliseconds))
+    return .dataIn(data + [0, 0], allocationLength: cdb.be32(6))
+  }
 }
 
 extension DeviceServer {
   private func isSupported(_ row: CommandRow, by unit: LogicalUnit) -> Bool {
-    if case .setTargetPortGroups = row.handler { return portGroups.isExplicit }
-    return !row.flags.contains(.thinOnly) || unit.traits.isThin
+    switch row.handler {
+    case .setTargetPortGroups: portGroups.isExplicit
+    case .writeAtomic: unit.limits.atomic > 0
+    default: !row.flags.contains(.thinOnly) || unit.traits.isThin
+    }
   }
 }

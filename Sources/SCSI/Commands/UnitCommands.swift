@@ -2,10 +2,10 @@ import Wire
 
 /// Commands to the logical unit as a whole: sense, inventory, medium, diagnostics.
 extension DeviceServer {
-  /// REQUEST SENSE (SPC-5 §6.39): a pending unit attention is told and cleared.
+  /// REQUEST SENSE (SPC-5 §6.39): a pending unit attention is told and cleared; else how far a sanitize operation is.
   func requestSense(_ cdb: CDB, _ command: Command) -> Disposition {
     let attention = command.nexus.take(lun: command.unit.number)
-    return requestSense(cdb, attention?.sense ?? .noAdditionalSenseInformation)
+    return requestSense(cdb, attention?.sense ?? command.unit.sanitizeSense ?? .noAdditionalSenseInformation)
   }
 
   func requestSense(_ cdb: CDB, _ sense: Sense) -> Disposition {

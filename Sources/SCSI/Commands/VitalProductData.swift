@@ -11,9 +11,10 @@ extension DeviceServer {
     case 0x80: data += Array(unit.identity.serial.utf8.prefix(252))
     case 0x83: data += identification(unit, nexus)
     case 0x86: data += extendedInquiry(unit.traits)
+    case 0x8F: data += thirdPartyCopy()
     case 0xB0: data += blockLimits(unit)
     case 0xB1: data += characteristics(unit.traits)
-    case 0xB2: data += provisioning(unit.traits)
+    case 0xB2: data += provisioning(unit)
     default: return nil
     }
     data.store(be: UInt16(data.count - 4), at: 2)
@@ -22,7 +23,7 @@ extension DeviceServer {
 
   /// Ascending, as page 00h wants it.
   private func supportedPages(_ unit: LogicalUnit) -> [UInt8] {
-    [0x00, 0x80, 0x83, 0x86, 0xB0, 0xB1] + (unit.traits.isThin ? [0xB2] : [])
+    [0x00, 0x80, 0x83, 0x86, 0x8F, 0xB0, 0xB1] + (unit.traits.isThin ? [0xB2] : [])
   }
 
   /// Extended INQUIRY Data (SPC-5 §7.7.7), 60 bytes after the header.
@@ -49,6 +50,9 @@ extension DeviceServer {
     data.store(be: unit.traits.isThin ? unit.traits.unmapGranularity : 0, at: 24)
     if unit.traits.isThin, unit.traits.unmapGranularity > 0 { data.store(be: UInt32(0x8000_0000), at: 28) }  // UGAVALID
     data.store(be: limits.writeSame, at: 32)
+    data.store(be: limits.atomic, at: 40)  // without an atomic boundary, which bytes 52 to 59 would be about
+    data.store(be: limits.atomicUnit, at: 44)
+    data.store(be: limits.atomicUnit, at: 48)
     return data
   }
 
@@ -56,12 +60,13 @@ extension DeviceServer {
   private func characteristics(_ traits: LogicalUnitTraits) -> [UInt8] {
     var data = [UInt8](repeating: 0, count: 60)
     data.store(be: UInt16(traits.isRotational ? 0 : 1), at: 0)  // 0: not reported, 1: does not rotate
+    data[3] = traits.isThin ? 0x40 : 0x00  // WABEREQ 01b: after BLOCK ERASE reads are answered
     return data
   }
 
   /// Logical Block Provisioning (SBC-4 §6.6.5).
-  private func provisioning(_ traits: LogicalUnitTraits) -> [UInt8] {
-    // LBPU, LBPWS, LBPWS10, LBPRZ 001b; PROVISIONING TYPE 2: thin.
-    [0x00, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0x00]
+  private func provisioning(_ unit: LogicalUnit) -> [UInt8] {
+    // THRESHOLD EXPONENT: what the log page counts in; LBPU, LBPWS, LBPWS10, LBPRZ 001b; PROVISIONING TYPE 2: thin.
+    [unit.traits.countsSpace ? UInt8(unit.thresholdExponent) : 0x00, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0x00]
   }
 }

@@ -46,7 +46,7 @@ extension PersistentReservations {
       record.append(be: UInt16(truncatingIfNeeded: registrant.nexus.isid >> 32))
       record.append(be: UInt32(truncatingIfNeeded: registrant.nexus.isid))
       record.append(be: registrant.nexus.relativeTargetPort)
-      let name = Array(registrant.nexus.initiatorName.utf8.prefix(Self.nameBytesMax))
+      let name = Array(registrant.nexus.initiatorName.text.utf8.prefix(Self.nameBytesMax))
       record.append(UInt8(name.count))
       record += name
     }

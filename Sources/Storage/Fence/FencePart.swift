@@ -7,6 +7,9 @@ public struct FencePart: Sendable {
   /// That of the system.
   public static let standard = FencePart(PartClient(.fence))
 
+  /// Whether the system has one, started or not: its socket is there.
+  public static var isInstalled: Bool { access(Part.fence.socketPath, F_OK) == 0 }
+
   private let client: PartClient
 
   public init(_ client: PartClient) { self.client = client }

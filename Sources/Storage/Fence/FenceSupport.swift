@@ -20,7 +20,8 @@ public enum FenceSupport: Equatable, Sendable {
       return .able(state)
     } catch {
       switch error {
-      case .failed(EOPNOTSUPP), .failed(EINVAL), .failed(ENOTTY): return .unable(.noReservations)
+      // EBADMSG: what it answers are no reservations.
+      case .failed(EOPNOTSUPP), .failed(EINVAL), .failed(ENOTTY), .failed(EBADMSG): return .unable(.noReservations)
       case .failed(EPERM), .failed(EACCES): return .unable(.notPermitted)
       default: return .unable(.noAnswer(error))
       }
@@ -60,6 +61,16 @@ public enum FenceObstacle: Equatable, Sendable, CustomStringConvertible {
   /// The kernel wants privileges that this process does not have.
   case notPermitted
   case noAnswer(FenceFailure)
+
+  /// Whether the next question may well have another answer.
+  /// - Parameter hasPart: there is a privileged part, which may only be late.
+  public func isPassing(hasPart: Bool) -> Bool {
+    switch self {
+    case .noCommands, .noReservations, .losesRegistrations, .lacksType, .noHostIdentifier: false
+    case .notPermitted: hasPart
+    case .noAnswer: true
+    }
+  }
 
   public var description: String {
     switch self {

@@ -47,7 +47,7 @@ extension LabelStore {
   public static func move(_ old: Label, to new: Label, fd: Int32) -> Int32 {
     precondition(new.disk == old.disk && new.exportedBytes > old.exportedBytes)
     var carried: [Record] = []
-    for kind in [.reservations, .owner] + LabelArea.Kind.leases {
+    for kind in [.reservations, .owner, .sanitize] + LabelArea.Kind.leases {
       do throws(RecordError) {
         carried.append(try read(kind, fd: fd, diskBytes: old.diskBytes, disk: old.disk).record)
       } catch {

@@ -33,6 +33,23 @@ public enum LabelStore {
     }
   }
 
+  /// The same of a shared disk whose label was `former` when it was last seen. Where the disk has grown and its end says
+  /// nothing, the label is still where it was: it moves when the node that has the disk gets to it.
+  public static func readLabel(fd: Int32, diskBytes: UInt64, former: Label?) -> LabelFinding {
+    let found = readLabel(fd: fd, diskBytes: diskBytes)
+    guard let former, former.diskBytes / LabelArea.alignment < diskBytes / LabelArea.alignment else { return found }
+    switch found {
+    case .label: return found
+    case .none: break
+    // The new end may lie within the old area.
+    case .unreadable: guard diskBytes - former.diskBytes < LabelArea.byteCount else { return found }
+    }
+    guard case .label(let old) = readLabel(fd: fd, diskBytes: former.diskBytes), old.disk == former.disk else {
+      return found
+    }
+    return .label(old)
+  }
+
   /// Whether the disk carries something of ours, readable or not.
   public static func isOurs(fd: Int32, diskBytes: UInt64) -> Bool { readLabel(fd: fd, diskBytes: diskBytes) != .none }
 
@@ -76,7 +93,7 @@ public enum LabelStore {
   /// whoever had the disk before: a label that is there has its reservations, if only an empty record, so that the first
   /// one written later may be torn and still leaves a valid one. Every other block becomes a `LabelBeacon`.
   /// - Parameters:
-  ///   - carried: what the disk's former area had: reservations, who owns the disk, leases.
+  ///   - carried: what the disk's former area had: reservations, who owns the disk, leases, whether it is being sanitized.
   ///   - clearing: what `finishMove` still has to do once the label is there.
   /// - Returns: 0 or a negative errno.
   static func initialize(
@@ -88,7 +105,7 @@ public enum LabelStore {
     ]
     for record in carried { first[record.kind] = record }
     if let clearing { first[.move] = Record(kind: .move, sequence: 1, disk: label.disk, payload: clearing.encode()) }
-    var slots = ([.reservations, .move, .owner, .beat] + LabelArea.Kind.leases).map { kind in
+    var slots = ([.reservations, .move, .owner, .beat, .sanitize] + LabelArea.Kind.leases).map { kind in
       (kind, [first[kind]?.encode() ?? [], []])
     }
     slots.append(

@@ -1,5 +1,6 @@
 """The base of the integration tests."""
 
+import contextlib
 import functools
 import unittest
 
@@ -36,6 +37,19 @@ class GatewayCase(unittest.TestCase):
         """Closes `resource` when the test ends."""
         self.addCleanup(resource.close)
         return resource
+
+    @staticmethod
+    def holdings(gateway):
+        """What there is of sessions, bytes of buffers and descriptors."""
+        status = gateway.ask_json("status")
+        return {"sessions": status["sessions"], "arena": status["memory"]["arenaUsedBytes"],
+                "descriptors": status["memory"]["descriptors"]}
+
+    def assert_given_back(self, gateway, before, seconds=20):
+        """All that was held beyond `before` goes away in that time."""
+        with contextlib.suppress(process.TimedOut):
+            process.wait_until(lambda: self.holdings(gateway) == before, seconds, "all is given back", step=0.1)
+        self.assertEqual(self.holdings(gateway), before, "not all is given back")
 
     def assert_alive(self, gateway):
         self.assertIsNone(gateway.process.poll(), f"gatewayd ended\n{gateway.log}")

@@ -10,6 +10,7 @@ import struct
 import time
 
 from . import scsi
+from .crc32c import digest
 
 RESERVED = 0xFFFFFFFF
 IMMEDIATE = 0x40
@@ -66,14 +67,18 @@ class PDU:
         struct.pack_into(">Q", self.header, 8, lun << 48)
         return self
 
-    def encode(self):
+    def encode(self, header_digest=False, data_digest=False):
         """The bytes on the wire; DataSegmentLength is filled in here."""
         self.header[5:8] = len(self.data).to_bytes(3, "big")
-        return bytes(self.header) + self.data + b"\0" * (-len(self.data) % 4)
+        head, body = bytes(self.header), self.data + b"\0" * (-len(self.data) % 4)
+        return (head + (digest(head) if header_digest else b"")
+                + body + (digest(body) if data_digest and body else b""))
 
 
 class Connection:
-    """A TCP connection that carries PDUs. Every receive has a bound."""
+    """A TCP connection that carries PDUs. Every receive has a bound. Digests are checked where they were agreed."""
+
+    header_digest = data_digest = False
 
     def __init__(self, address, port, seconds=5):
         self.socket = socket.create_connection((address, port), timeout=seconds)
@@ -82,7 +87,7 @@ class Connection:
         self._in = bytearray()
 
     def send(self, pdu):
-        self.socket.sendall(pdu.encode())
+        self.send_bytes(pdu.encode(self.header_digest, self.data_digest))
 
     def send_bytes(self, data):
         self.socket.sendall(data)
@@ -108,8 +113,13 @@ class Connection:
         deadline = time.monotonic() + (self.seconds if seconds is None else seconds)
         header = self._receive(48, deadline)
         length = int.from_bytes(header[5:8], "big")
-        rest = self._receive(header[4] * 4 + length + -length % 4, deadline)
-        return PDU(header=header, data=rest[header[4] * 4:header[4] * 4 + length])
+        extra = self._receive(header[4] * 4, deadline)
+        if self.header_digest and self._receive(4, deadline) != digest(header + extra):
+            raise AssertionError("a header digest of the target is wrong")
+        body = self._receive(length + -length % 4, deadline)
+        if self.data_digest and body and self._receive(4, deadline) != digest(body):
+            raise AssertionError("a data digest of the target is wrong")
+        return PDU(header=header, data=body[:length])
 
     def is_closed_within(self, seconds):
         """Whether the target ends the connection in that time, whatever it sends before."""
@@ -213,6 +223,8 @@ class Session:
         # Ours was the offer; what comes back is the outcome, except for the declared segment length.
         self.first_burst = int(self.keys.get("FirstBurstLength", 65536))
         self.has_immediate = self.keys.get("ImmediateData", "Yes") == "Yes"
+        self.connection.header_digest = self.keys.get("HeaderDigest") == "CRC32C"
+        self.connection.data_digest = self.keys.get("DataDigest") == "CRC32C"
 
     def _authenticate(self, names):
         self._exchange(0, 1, {**names, "AuthMethod": "CHAP"}, transit=False)
@@ -245,9 +257,10 @@ class Session:
         return pdu.tag
 
     def receive(self, seconds=None):
-        """The next PDU; NOP-In pings are answered on the way."""
+        """The next PDU; NOP-In pings are answered on the way, and do not make the wait longer."""
+        deadline = time.monotonic() + (self.connection.seconds if seconds is None else seconds)
         while True:
-            pdu = self.connection.receive(seconds)
+            pdu = self.connection.receive(max(0.001, deadline - time.monotonic()))
             if pdu.opcode in (RESPONSE, TASK_RESPONSE, TEXT_RESPONSE, LOGOUT_RESPONSE, REJECT, ASYNC) or (
                     pdu.opcode == DATA_IN and pdu.flags & 1) or (pdu.opcode == NOP_IN and pdu.tag != RESERVED):
                 self.exp_stat_sn = pdu.stat_sn + 1
@@ -309,7 +322,7 @@ class Session:
                 if pdu.response != 0:
                     raise AssertionError(f"SCSI Response {pdu.response:#x}: target failure")
                 length = int.from_bytes(pdu.data[:2], "big") if pdu.data else 0
-                return scsi.Result(pdu.status, bytes(data), pdu.data[2:2 + length])
+                return scsi.Result(pdu.status, bytes(data), pdu.data[2:2 + length], pdu.word(44))
             else:
                 raise AssertionError(f"unexpected opcode {pdu.opcode:#x} for a command")
 

@@ -10,11 +10,12 @@ ABORTED_COMMAND, MISCOMPARE = 0xB, 0xE
 
 @dataclass
 class Result:
-    """Status, data-in and sense data of a command."""
+    """Status, data-in, sense data and residual count of a command."""
 
     status: int
     data: bytes
     sense: bytes
+    residual: int = 0
 
     @property
     def sense_key(self):
@@ -62,6 +63,10 @@ def write16(lba, blocks, fua=False):
     return struct.pack(">BBQIBB", 0x8A, 8 if fua else 0, lba, blocks, 0, 0)
 
 
+def compare_and_write(lba, blocks=1):
+    return struct.pack(">BBQ3xBBB", 0x89, 0, lba, blocks, 0, 0)
+
+
 def synchronize_cache10():
     return bytes([0x35]) + bytes(9)
 
@@ -88,3 +93,41 @@ def naa(page83):
             return page83[at + 4:at + 4 + length].hex()
         at += 4 + length
     return None
+
+
+def sanitize(action, length=0, immediate=False, may_exit=False):
+    """SANITIZE: 1 OVERWRITE, 2 BLOCK ERASE, 1Fh EXIT FAILURE MODE."""
+    return struct.pack(">BB5xHB", 0x48, action | (0x80 if immediate else 0) | (0x20 if may_exit else 0), length, 0)
+
+
+def overwrite_parameters(pattern, passes=1, invert=False):
+    return struct.pack(">BBH", passes | (0x80 if invert else 0), 0, len(pattern)) + pattern
+
+
+def request_sense():
+    return bytes([0x03, 0, 0, 0, 18, 0])
+
+
+def extended_copy(length):
+    return struct.pack(">BB8xIBB", 0x83, 0, length, 0, 0)
+
+
+def copy_parameters(targets, segments, identifier=1):
+    """The parameter list of EXTENDED COPY(LID1).
+
+    `targets` are (NAA as hexadecimal digits, block length), `segments` are (source, destination, blocks, source LBA,
+    destination LBA).
+    """
+    head = struct.pack(">BBHBBBB", 0xE4, 0, 0, 1, 3, 0, 16)
+    listed = b"".join(head + bytes.fromhex(name) + struct.pack(">II", 0, length) for name, length in targets)
+    parts = b"".join(struct.pack(">BBHHHHHQQ", 2, 0, 24, source, destination, 0, blocks, lba, to)
+                     for source, destination, blocks, lba, to in segments)
+    return struct.pack(">BBHIII", identifier, 0, len(listed), 0, len(parts), 0) + listed + parts
+
+
+def receive_copy_results(action, identifier=1, length=512):
+    return struct.pack(">BBB7xIBB", 0x84, action, identifier, length, 0, 0)
+
+
+def log_sense(page, length=512):
+    return struct.pack(">BBBBBHHB", 0x4D, 0, 0x40 | page, 0, 0, 0, length, 0)

@@ -15,7 +15,7 @@ MODULES = {
     "checksums": ["crc32_generic", "crc32c_generic", "crc32c-intel", "crct10dif_generic", "libcrc32c", "crc64-rocksoft",
                   "crc64_rocksoft_generic"],
     "file systems": ["ext4", "loop"],
-    "the initiator": ["iscsi_tcp", "ib_iser", "scsi_transport_iscsi", "scsi_dh_alua"],
+    "the initiator": ["iscsi_tcp", "ib_iser", "scsi_transport_iscsi", "scsi_dh_alua", "sg"],
     "RDMA": ["rdma_rxe", "ib_uverbs", "rdma_ucm", "rdma_cm"],
     "multipath": ["dm-mod", "dm-multipath", "dm-round-robin", "dm-queue-length", "dm-service-time"],
     "the pair": ["softdog", "i6300esb"],
@@ -24,7 +24,8 @@ PROGRAMS = """
 iscsid iscsiadm
 udevadm kmod blkid blockdev sfdisk mkfs.ext4 e2fsck fstrim findmnt ip setpriv
 sg_persist sg_inq sg_vpd sg_turs sg_raw sg_luns sg_readcap sg_unmap sg_write_same sg_reset sg_rtpg sg_compare_and_write
-sg_opcodes sg_sync sg_modes sg_requests
+sg_opcodes sg_sync sg_modes sg_requests sg_logs sg_verify sg_sanitize sg_xcopy sg_copy_results sg_get_lba_status
+sg_read_buffer sg_write_buffer sg_timestamp sg_start sg_write_x sg_write_verify
 multipathd multipath mpathpersist dmsetup
 rdma ibv_devinfo ibv_rc_pingpong rping
 """.split()
@@ -71,6 +72,7 @@ def build(kernel, programs=(), modules=()):
     for name in ("persist", "ask", "activate"):
         archive.file(tool(name, ["-static"]), f"/usr/bin/{name}")
     archive.file(LAB / "guest" / "init", "/init")
+    archive.file(LAB / "guest" / "agent", "/usr/sbin/lab-agent")
     for name in ("keep", "tally"):
         archive.file(tool(name, ["-shared", "-fPIC"]), f"/usr/lib/{name}.so")
     for path, content in TEXTS.items():

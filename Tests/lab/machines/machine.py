@@ -22,10 +22,12 @@ KERNEL_PLACE = 0x1000000
 class Machine:
     """Boots at once; `ready()` waits for it. Everything about it lies in the lab's directory of this run."""
 
-    def __init__(self, lab, name, number, networks, megabytes=512, udev=False, counted=False, watchdog=False):
+    def __init__(self, lab, name, number, networks, megabytes=512, udev=False, counted=False, watchdog=False,
+                 root=None):
         """`counted`: its clock counts instructions, so that what it measures repeats, whatever else is going on.
 
-        `watchdog`: it has one; a machine that its watchdog resets is off.
+        `watchdog`: it has one; a machine that its watchdog resets is off. `root`: the image of a disk with a system of
+        its own, which starts `lab-agent`.
         """
         self.lab, self.name, self.number, self.networks = lab, name, number, networks
         self.address = networks[0].address(self)
@@ -38,7 +40,7 @@ class Machine:
         self.cards = {}
         # In a counted machine: where the instructions of programs in user mode are counted.
         self.counter = lab.directory / f"{name}.counter"
-        self.command = self._command(megabytes, udev, counted)
+        self.command = self._command(megabytes, udev, counted, root)
         if watchdog:
             self.command += ["-device", "i6300esb", "-action", "watchdog=reset"]
         self._boot()
@@ -52,7 +54,7 @@ class Machine:
     def _socket(self, kind):
         return self.lab.directory / f"{self.name}.{kind}"
 
-    def _command(self, megabytes, udev, counted):
+    def _command(self, megabytes, udev, counted, root):
         # A counted machine makes a nanosecond of each instruction. Each step of a string instruction counts as one, and
         # a copy by bytes would seem to cost eight times what it does: so it copies by words.
         accelerator = (["-accel", "tcg,thread=single,tb-size=256", "-icount", "shift=0,sleep=off",
@@ -62,12 +64,15 @@ class Machine:
         frequency = 1_000_000 if counted else clock.tsc_khz()
         line = (f"{KERNEL_LINE} tsc_early_khz={frequency} lab.name={self.name} "
                 f"lab.addresses={','.join(network.address(self) for network in self.networks)} "
-                f"lab.udev={int(udev)}{' norandmaps' if counted else ''}")
+                f"lab.udev={int(udev)} lab.root={int(root is not None)}{' norandmaps' if counted else ''}")
         # mrg_rxbuf=off: with it virtio-net of QEMU 7.2 stops receiving for ever under load with large frames.
         cards = [word for place, network in enumerate(self.networks) for word in (
             "-netdev", f"stream,id=n{place},server=off,addr.type=unix,addr.path={network.wire}",
             "-device", f"virtio-net-pci,id=nic{place},netdev=n{place},mac={network.hardware(self)},host_mtu=9000,"
                        "mrg_rxbuf=off,rx_queue_size=1024")]
+        disk = [] if root is None else [
+            "-drive", f"if=none,id=root,format=raw,cache=unsafe,file={root}",
+            "-device", "virtio-blk-pci,drive=root,serial=lab-root"]
         return [
             "qemu-system-x86_64", "-name", f"lab-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
             "-machine", "pc,usb=off,vmport=off", *accelerator, "-cpu", processor,
@@ -79,7 +84,7 @@ class Machine:
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=lab",
             "-object", "rng-builtin,id=r0", "-device", "virtio-rng-pci,rng=r0",
             "-device", "virtio-scsi-pci,id=scsi0",
-            *cards,
+            *cards, *disk,
         ]
 
     def ready(self):

@@ -124,8 +124,10 @@ class Pair:
         for network in self.networks:
             network.mend()
         for machine in self.lab.machines:
-            for network in machine.networks:
-                machine.link(True, network)
+            # One that its watchdog has reset is off.
+            if machine.process.poll() is None:
+                for network in machine.networks:
+                    machine.link(True, network)
 
     def release(self):
         """Nobody is registered with the disks any more. Whoever was active last still was: keys are not given back."""
@@ -187,14 +189,18 @@ class PairCase(unittest.TestCase):
 
     verify = scene.SceneCase.verify
     assert_verified = scene.SceneCase.assert_verified
+    # How many disks there are; a class with another number boots machines of its own.
+    disk_count = 1
 
     def setUp(self):
         global _current, _count
+        if _current is not None and len(_current.luns) != self.disk_count:
+            leave()
         if _current is None:
             # Another scene's machines would take half of this machine's time.
             scene.leave()
             _count += 1
-            _current = Pair("pair" if _count == 1 else f"pair-{_count}")
+            _current = Pair("pair" if _count == 1 else f"pair-{_count}", self.disk_count)
         self.pair = _current
         self.a, self.b, self.initiator = self.pair.a, self.pair.b, self.pair.initiator
         self.lun = self.pair.luns[0]

@@ -8,11 +8,14 @@
 //   offset=0        where                          size=0         how many bytes (0: to the end)
 //   seed=1          of the choices and the data    final=1        read everything once more at the end
 //   state=FILE      what was written, kept between runs: a later run verifies what an earlier one wrote
+// SIGTERM ends its time: what is under way and the reading at the end are still done.
 // Prints one line with its counts and the longest request; ends with 1 after any error or difference.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +31,8 @@ static struct {
 } option = {.seconds = 10, .min = 4096, .max = 65536, .depth = 1, .read = 50, .seed = 1, .final = 1};
 
 static int device;
-static uint64_t block_count, end_ns, first_block;
+static uint64_t block_count, first_block;
+static _Atomic uint64_t end_ns;
 // For each block: how often it was written (0: not by us, not compared), and whether a request is on it.
 static uint32_t *generations;
 static uint8_t *is_busy;
@@ -177,6 +181,11 @@ static void parse(char *argument) {
   exit(2);
 }
 
+static void end_time(int signal) {
+  (void)signal;
+  end_ns = 0;
+}
+
 static void keep_state(int is_saving) {
   if (option.state == NULL) return;
   FILE *file = fopen(option.state, is_saving ? "w" : "r");
@@ -204,6 +213,7 @@ int main(int count, char **arguments) {
   keep_state(0);
   uint64_t begin = now_ns();
   end_ns = begin + (option.count > 0 ? 3600u : option.seconds) * 1000000000u;
+  signal(SIGTERM, end_time);
   for (uint64_t i = 0; i < option.depth; i++)
     if (pthread_create(&threads[i], NULL, worker, (void *)(uintptr_t)(i + 1)) != 0) return 2;
   for (uint64_t i = 0; i < option.depth; i++) pthread_join(threads[i], NULL);

@@ -10,6 +10,7 @@ enum PairSimulation {
   static func main() {
     let options = Options(Array(CommandLine.arguments.dropFirst()))
     if options.triesMutations { exit(tryMutations(options) ? 0 : 1) }
+    if options.takesTimes { exit(takeTimes(options) ? 0 : 1) }
     let isClean = run(options)
     // A fault that was built in must be found.
     exit(isClean == (options.mutation == .none) ? 0 : 1)
@@ -26,6 +27,33 @@ enum PairSimulation {
     }
     print("mutations: \(found) passed, \(all.count - found) failed")
     return found == all.count
+  }
+
+  /// How long takeovers take, by number and speed of disks; whether all of them came to their end.
+  static func takeTimes(_ options: Options) -> Bool {
+    let rounds = min(options.runs, 200)
+    var late = 0
+    print("ms, p50 / max of \(rounds) rounds; a command takes a disk 0.1, 1 or 10 ms on average")
+    for event in Timing.Event.allCases {
+      for disks in [1, 3, 8] {
+        for slowness: UInt64 in [1, 8, 80] {
+          let timing = Timing(event: event, disks: disks, slowness: slowness)
+          let found = (0..<rounds).compactMap { timing.round(seed: options.seed &+ $0) }
+          late += Int(rounds) - found.count
+          print(
+            "\(event.rawValue), \(disks) disks, \(slowness == 1 ? "0.1" : slowness == 8 ? "1" : "10") ms: "
+              + "noticed after \(shown(found.map(\.detection))), all served after \(shown(found.map(\.ready)))")
+        }
+      }
+    }
+    print("times: \(Int(rounds) * 18 - late) passed, \(late) failed")
+    return late == 0
+  }
+
+  private static func shown(_ times: [UInt64]) -> String {
+    let sorted = times.sorted()
+    guard let last = sorted.last else { return "-" }
+    return "\(sorted[sorted.count / 2] / 1_000_000) / \(last / 1_000_000)"
   }
 
   /// Whether all seeds were without a violation.
@@ -107,6 +135,7 @@ struct Options {
   var traces = false
   var lines = 300
   var triesMutations = false
+  var takesTimes = false
 
   init(_ arguments: [String]) {
     var index = 0
@@ -119,6 +148,9 @@ struct Options {
         continue
       case "--mutations":
         triesMutations = true
+        continue
+      case "--times":
+        takesTimes = true
         continue
       default: break
       }

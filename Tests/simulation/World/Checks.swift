@@ -14,7 +14,10 @@ extension World {
     servedBy[epoch.value] = node.index
     for index in served {
       checkCarried(index, node, epoch, "4: \(node.name) serves")
-      if disks[index].servedEpoch < epoch { (disks[index].servedEpoch, disks[index].servedAt) = (epoch, now) }
+      if disks[index].servedEpoch < epoch {
+        (disks[index].servedEpoch, disks[index].servedAt) = (epoch, now)
+        servedFirst.append((index, now))
+      }
     }
   }
 
@@ -95,6 +98,7 @@ extension World {
 
   /// What the engines say of themselves.
   func noticeNote(_ transition: Transition, of node: SimNode) {
+    if transition.to == .fencing { takeoversBegunAt.append(now) }
     // 8: two nodes that both answer never both call themselves active.
     if transition.to == .active, transition.epoch != .none {
       for other in nodes where other !== node && other.isRunning && !other.isPaused {
@@ -140,6 +144,17 @@ extension World {
     fail(
       "10: \(node.name), of epoch \(node.servedEpoch), answers for disk \(disk.index), served in epoch \(disk.servedEpoch)"
     )
+  }
+
+  /// 12: a node that an operator forces serves the disks that there are.
+  func checkForced(_ index: Int, without lost: [Int]) {
+    let node = nodes[index]
+    log { "\(node.name): \(node.engine.role), \(node.mode), at \(node.local(self.now))\n\(node.engine.dump)" }
+    for disk in disks where !lost.contains(disk.index) {
+      guard node.isRunning, node.mode == .serving, node.served[disk.index] else {
+        return fail("12: \(node.name) is forced, and does not serve disk \(disk.index)")
+      }
+    }
   }
 
   /// Ends the run once all is well, and some time after that.

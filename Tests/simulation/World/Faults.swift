@@ -71,6 +71,20 @@ extension World {
         links[index].isCut = [true, true, true]
         over { self.links[index].isCut = [false, false, false] }
       }
+    case .force(let node, let lost, let areOff, let isNoticed):
+      let gone = disks.filter { lost >> $0.index & 1 == 1 }
+      for disk in gone where areOff { cutPower(disk) }
+      for disk in gone where !areOff {
+        for node in 0...1 { cutPath(disk.index, node, isNoticed, fault.duration) }
+      }
+      nodes[1 - node].crash()
+      let isLost = gone.map(\.index)
+      after(random.time(300...3000)) { self.force(node, without: isLost, until: fault.at + fault.duration) }
+      after(fault.duration - 1) { self.checkForced(node, without: isLost) }
+      over {
+        for disk in gone where areOff { disk.regainPower(at: self.now) }
+        self.after(self.random.time(0...500)) { self.nodes[1 - node].boot() }
+      }
     case .third where plan.labelled < 2:
       // It would be the second, and who is meant to be that the third.
       break
@@ -87,6 +101,17 @@ extension World {
         }
       }
     }
+  }
+
+  /// The operator asks again until it serves what is left: a disk may wait for that whose node had no watchdog.
+  private func force(_ node: Int, without lost: [Int], until end: UInt64) {
+    guard now + 2_000_000_000 < end else { return }
+    let asked = nodes[node]
+    asked.run(asked.instance) {
+      let isWell = self.disks.allSatisfy { lost.contains($0.index) || asked.served[$0.index] }
+      if asked.mode != .serving || !isWell { asked.step(.operate(.force)) }
+    }
+    after(2_000_000_000) { self.force(node, without: lost, until: end) }
   }
 
   private func cutPower(_ disk: SimDisk) {

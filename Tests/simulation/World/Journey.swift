@@ -10,6 +10,7 @@ public enum Journey: String, CaseIterable, Sendable {
   case raceLost = "race-lost"
   case conflictWhileActive = "conflict-while-active"
   case secondNodeJoins = "second-node-joins"
+  case pathLost = "path-lost"
 
   public var plan: Plan {
     let ms = Plan.ms
@@ -35,6 +36,11 @@ public enum Journey: String, CaseIterable, Sendable {
     case .conflictWhileActive:
       // The active stands still for so long that the other takes over, and goes on.
       plan.faults = [Plan.Fault(at: 4000 * ms, duration: 1500 * ms, kind: .pause(0))]
+    case .pathLost:
+      // The active's way to a disk that does not decide dies, and its kernel says nothing.
+      plan.diskCount = 2
+      plan.faults = [Plan.Fault(at: 4000 * ms, duration: 9000 * ms, kind: .path(disk: 1, node: 0, isNoticed: false))]
+      plan.end = 14_000 * ms
     case .secondNodeJoins:
       plan.labelled = 1
       plan.starts = [(0, 0), (1, 2000 * ms)]

@@ -28,6 +28,11 @@ public enum Mutation: String, CaseIterable, Sendable {
   /// A lease is taken without a look at whether another wants it.
   case noLeaseCheck = "no-lease-check"
 
+  /// A node that does not know whether it is still the active is made to serve by a handover that fails.
+  case serveInDoubt = "serve-in-doubt"
+  /// A takeover that an operator forces leaves it to the lost disks who may be active.
+  case keepArbiters = "keep-arbiters"
+
   var policy: EnginePolicy {
     var policy = EnginePolicy()
     switch self {
@@ -41,6 +46,8 @@ public enum Mutation: String, CaseIterable, Sendable {
     case .earlyLease: policy.takesLeasesEarly = true
     case .noWatchdog: policy.armsNoWatchdog = true
     case .noLeaseCheck: policy.skipsLeaseCheck = true
+    case .serveInDoubt: policy.servesInDoubt = true
+    case .keepArbiters: policy.keepsArbiters = true
     }
     return policy
   }

@@ -38,6 +38,9 @@ public struct Plan: Sendable {
     case unreachable(Int)
     /// The first node loses the paths to these disks, the second to the others, and they do not hear each other.
     case partition(disks: Int)
+    /// These disks go, and the node other than this one: an operator has this one serve with the disks that are left, and
+    /// keeps the other off until the disks are there again. They go without power, or their paths die.
+    case force(Int, lost: Int, areOff: Bool, isNoticed: Bool)
     /// Another node starts, which the labels have no room for or do not know.
     case third
     /// Somebody sends again what was sent before, and what another key signed.
@@ -133,7 +136,78 @@ public struct Plan: Sendable {
     if random.chance(35) { addScene(&random) }
     faults.sort { $0.at < $1.at }
     if seed % 3 == 0 { addLeases(seed) }
+    if seed % 5 == 1 { addLostPath(seed) }
+    if seed % 7 == 2 { addForce(seed) } else if seed % 13 == 6 { addDoubt(seed) }
     end = (faults.map { $0.at + $0.duration }.max() ?? 3500 * Self.ms) + 200 * Self.ms
+  }
+
+  /// The way of one node to one disk dies for so long that the node is the wrong one to serve it, and may come back as the
+  /// disks change hands.
+  private mutating func addLostPath(_ seed: UInt64) {
+    var random = SplitMix(seed: seed ^ 0x9A7_4000_0000_0000)
+    let kind = Plan.Kind.path(
+      disk: Int.random(in: 0..<diskCount, using: &random), node: Int.random(in: 0...1, using: &random), isNoticed: false
+    )
+    faults.append(Fault(at: random.time(3300...5000), duration: random.time(4500...9000), kind: kind))
+    faults.sort { $0.at < $1.at }
+  }
+
+  /// Disks are lost, often those that decide, and a node with them; an operator forces the other. Nothing else that would break
+  /// what the operator promises.
+  private mutating func addForce(_ seed: UInt64) {
+    var random = SplitMix(seed: seed ^ 0xF0C3_0000_0000_0000)
+    if diskCount == 1 {
+      diskCount = Int.random(in: 2...3, using: &random)
+      if !leaseDisks.isEmpty { leaseDisks = Set(0..<diskCount) }
+    }
+    labelled = random.chance(80) ? 2 : labelled
+    let node = Int.random(in: 0...1, using: &random)
+    if !starts.contains(where: { $0.node == node }) { starts.append((node, random.time(0...3000))) }
+    // One is left, at least, and it is a higher one most often.
+    let some = Int.random(in: 1..<(1 << diskCount) - 1, using: &random)
+    let lost = random.chance(60) ? (1 << Int.random(in: 1..<diskCount, using: &random)) - 1 : some
+    let at = random.time(3600...6000)
+    let length = leaseDisks.isEmpty ? random.time(14_000...18_000) : random.time(42_000...48_000)
+    let kind = Kind.force(node, lost: lost, areOff: random.chance(50), isNoticed: random.chance(60))
+    faults = [Fault(at: at, duration: length, kind: kind)]
+    if random.chance(30) { faults.append(Fault(at: at, duration: random.time(100...900), kind: .kill(node))) }
+    let early = at + random.time(0...4000)
+    var mild: [Kind] = [.late(percent: 40), .loseStatus(percent: 30), .pause(node), .lossy(percent: 50)]
+    // For longer than the rest takes where disks can fence.
+    if !leaseDisks.isEmpty { mild.append(.stuck(percent: 30)) }
+    if random.chance(50) {
+      faults.append(Fault(at: early, duration: random.time(100...1500), kind: mild.randomElement(using: &random)!))
+    }
+    // What is written down must do for a start with these disks.
+    let late = at + length - (leaseDisks.isEmpty ? 7000 : 24_000) * Self.ms
+    if random.chance(40) { faults.append(Fault(at: late, duration: random.time(50...500), kind: .kill(node))) }
+    faults.sort { $0.at < $1.at }
+  }
+
+  /// The active is heard no more, and its way to the disk that decides hangs, for so long that it does not know whether it is
+  /// still the active, and no longer: it is asked to hand over meanwhile, and cannot. Then it is heard no more for longer.
+  private mutating func addDoubt(_ seed: UInt64) {
+    var random = SplitMix(seed: seed ^ 0xD0B7_0000_0000_0000)
+    let node = Int.random(in: 0...1, using: &random)
+    let at = random.time(4000...6000)
+    let back = at + random.time(500...600)
+    faults = [
+      Fault(
+        at: at - random.time(0...300), duration: random.time(4000...7000),
+        kind: .path(disk: 0, node: node, isNoticed: false)),
+      Fault(at: at, duration: back - at, kind: .cut(link: linkCount, from: nil)),
+      Fault(at: back + random.time(10...150), duration: 0, kind: .switchover(Int.random(in: 0...1, using: &random))),
+      Fault(
+        at: back + random.time(200...600), duration: random.time(1500...4000), kind: .cut(link: linkCount, from: nil)),
+    ]
+    if diskCount > 1, random.chance(50) {
+      let disk = Int.random(in: 1..<diskCount, using: &random)
+      faults.append(
+        Fault(
+          at: at - random.time(0...400), duration: random.time(100...700),
+          kind: .path(disk: disk, node: node, isNoticed: false)))
+    }
+    faults.sort { $0.at < $1.at }
   }
 
   /// Numbers of their own, so that other seeds' plans do not change.

@@ -48,6 +48,10 @@ final class SimNode {
   var served: [Bool]
   /// Not suspended since.
   var admitted: [Bool]
+  /// Admitted while all waits: its unit goes on by itself.
+  var letGo: [Bool]
+  /// How often all was stopped: what was admitted before stays so.
+  var stops = 0
   var hasAddresses = false
   var isDraining = false
   var operations: [Operation] = []
@@ -75,6 +79,7 @@ final class SimNode {
     ordersWaiting = waiting
     served = [Bool](repeating: false, count: count)
     admitted = served
+    letGo = served
     tables = [PersistentReservations](repeating: PersistentReservations(), count: count)
     tableRecords = Array(repeating: (0, 0), count: count)
     isChanging = [Bool](repeating: false, count: count)
@@ -101,6 +106,7 @@ final class SimNode {
     session += 1
     servedEpoch = .none
     served = served.map { _ in false }
+    letGo = served
     isChanging = isChanging.map { _ in false }
     writing = writing.map { $0.map { _ in 0 } }
     operations = []

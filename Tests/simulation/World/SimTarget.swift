@@ -43,18 +43,22 @@ extension SimNode {
     if world.isTracing { world.log { "\(self.name): target \(order.shown(self.world))" } }
     switch order {
     case .hold:
+      stops += 1
       mode = .hold
       isDraining = false
+      letGo = letGo.map { _ in false }
     case .recover(let epoch, let disks):
       mode = .hold
       servedEpoch = epoch
       served = served.map { _ in false }
+      letGo = served
       recover(epoch, disks.compactMap { world.disk($0) })
     case .serve(let epoch, let disks):
       mode = .serving
       isDraining = false
       servedEpoch = epoch
       served = served.map { _ in false }
+      letGo = served
       for disk in disks.compactMap({ world.disk($0) }) { served[disk] = true }
       world.check(serving: disks.compactMap { world.disk($0) }, by: self, epoch)
       pump()
@@ -62,26 +66,30 @@ extension SimNode {
       guard let disk = world.disk(id) else { return }
       let current = instance
       let inSession = session
+      let afterStops = stops
       admitted[disk] = true
       readTable(disk, epoch) { [self] in
         guard instance == current, session == inSession, servedEpoch == epoch, admitted[disk] else { return }
         world.check(serving: [disk], by: self, epoch)
         served[disk] = true
+        letGo[disk] = mode == .hold && stops == afterStops
         pump()
       }
     case .suspend(let id):
-      if let disk = world.disk(id) { (served[disk], admitted[disk]) = (false, false) }
+      if let disk = world.disk(id) { (served[disk], admitted[disk], letGo[disk]) = (false, false, false) }
     case .drain(let until): drain(until)
     case .closeWithoutAnswer:
       mode = .hold
       isDraining = false
       served = served.map { _ in false }
+      letGo = served
       servedEpoch = .none
       closeSessions(after: 100_000)
     case .standby:
       mode = .standby
       isDraining = false
       served = served.map { _ in false }
+      letGo = served
       servedEpoch = .none
       let held = operations.filter { $0.state == .waiting }
       operations.removeAll { $0.state == .waiting }
@@ -116,8 +124,10 @@ extension SimNode {
   }
 
   func pump() {
-    guard mode == .serving, !isDraining, hasPulse else { return }
-    for operation in operations where operation.state == .waiting && served[operation.disk] { start(operation) }
+    guard mode == .serving || letGo.contains(true), !isDraining, hasPulse else { return }
+    for operation in operations where operation.state == .waiting && served[operation.disk] {
+      if mode == .serving || letGo[operation.disk] { start(operation) }
+    }
   }
 
   private func start(_ operation: Operation) {
@@ -270,6 +280,7 @@ extension SimNode {
 
   private func drain(_ until: Instant) {
     isDraining = true
+    stops += 1
     let current = instance
     if !operations.contains(where: { $0.state == .underWay }) {
       world.after(10_000) { self.run(current) { self.finishDrain(true) } }

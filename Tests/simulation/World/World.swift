@@ -27,6 +27,9 @@ public final class World {
   var pending: [(node: Int, action: Int, duration: UInt64, crashes: Bool)] = []
   var recorded: [(bytes: [UInt8], to: Int)] = []
   var servedBy: [UInt32: Int] = [:]
+  var takeoversBegunAt: [UInt64] = []
+  /// When a disk was served in a new epoch.
+  var servedFirst: [(disk: Int, at: UInt64)] = []
   var reservedBy: [Int: (initiator: Int, at: UInt64)] = [:]
   var settledAt: UInt64?
   var lostRaces: [(node: Int, at: UInt64)] = []

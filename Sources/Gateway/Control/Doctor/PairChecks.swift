@@ -31,7 +31,7 @@ enum PairChecks {
           + "UDP port \(PairLinks.port) has to pass between them")
     }
     let name = "\(own); the other is \(peer.name), \(peer.role)"
-    if peer.heardMillisecondsAgo > max(1000, peer.silenceLimitMilliseconds) {
+    if peer.isSilent {
       return DoctorCheck(
         "pair", .problem, "\(name) when it was heard last, \(peer.heardMillisecondsAgo / 1000) s ago",
         advice: "on that machine: systemctl status gatewayd; gatewayd doctor")

@@ -11,6 +11,7 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("commands", fuzzCommands),
   ("record", fuzzRecord),
   ("settings", fuzzSettings),
+  ("http", fuzzHTTP),
   ("label", fuzzLabel),
   ("reservations", fuzzReservations),
   ("stream", fuzzStream),

@@ -1,8 +1,10 @@
 import SCSI
 import Wire
 
-private let identity = LogicalUnitIdentity(
-  uuid: [UInt8](0..<16), serial: "0123456789", vendor: "EXAMPLE", product: "DISK", revision: "1")
+private func identity(_ number: UInt16) -> LogicalUnitIdentity {
+  LogicalUnitIdentity(
+    uuid: [UInt8](0..<15) + [UInt8(number)], serial: "0123456789", vendor: "EXAMPLE", product: "DISK", revision: "1")
+}
 
 private func unit(
   _ number: UInt16, _ registry: NexusRegistry, _ change: (inout LogicalUnitTraits) -> Void
@@ -11,7 +13,8 @@ private func unit(
   traits.persistsReservations = true
   change(&traits)
   do throws(ReservationRecordError) {
-    return try LogicalUnit(number: number, identity: identity, traits: traits, blocks: 1 << 16, registry: registry)
+    return try LogicalUnit(
+      number: number, identity: identity(number), traits: traits, blocks: 1 << 16, registry: registry)
   } catch {
     preconditionFailure("a unit without a record")
   }
@@ -35,6 +38,8 @@ private struct Target {
         $0.isThin = true
         $0.tellsMapping = true
         $0.unmapGranularity = 8
+        $0.atomicBytesMax = 32 << 10
+        $0.atomicUnitBytes = 4096
       },
       unit(2, registry) {
         $0.isReadOnly = true
@@ -79,6 +84,22 @@ private func check(_ disposition: Disposition, _ target: Target) {
     precondition(sense.encode(descriptorFormat: false).count <= 252)
     precondition(sense.encode(descriptorFormat: true).count <= 252)
   case .dataIn(let bytes): precondition(bytes.count <= 1 << 20)
+  case .log(let query, let unit):
+    precondition(target.server.logPage(query, unit, LogFacts()).count <= Int(query.allocationLength))
+  case .sanitize(_, let unit): unit.endSanitize(.completed)
+  case .copy(let order, _):
+    for case .success(let segment) in order.segments {
+      precondition(segment.byteCount <= 65535 * 4096)
+      guard target.server.refusal(of: segment, nexus: target.nexuses[0]) == nil else { continue }
+      let (source, destination) = (segment.source, segment.destination)
+      let ends = [
+        segment.sourceLBA + segment.byteCount / UInt64(source.traits.blockBytes) <= source.blocks,
+        segment.destinationLBA + segment.byteCount / UInt64(destination.traits.blockBytes) <= destination.blocks,
+      ]
+      precondition(ends.allSatisfy { $0 })
+    }
+    // Whose copy it is only the ledger knows.
+    for nexus in target.nexuses { nexus.updateCopies { $0.end(order.token) } }
   case .medium(let operation, let unit):
     precondition(operation.lba <= unit.blocks && operation.blocks <= unit.blocks - operation.lba)
   case .unmap(let extents, let unit):
