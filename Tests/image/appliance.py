@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-sys.path.insert(0, str(REPOSITORY / "Tests" / "lab"))
+sys.path.append(str(REPOSITORY / "Tests" / "lab"))
 
 from machines.places import TimedOut, run, start, wait_until  # noqa: E402
 from machines.qmp import QMP  # noqa: E402
@@ -28,6 +28,9 @@ BOOT_SECONDS = 240 * float(os.environ.get("GATEWAYD_SLOWNESS", "1"))
 PAGE = "\x1b[H\x1b[2J"
 # As long as console=ttyS0 is the last on the kernel's command line: a panic is told there.
 PANIC = "Kernel panic - not syncing"
+RESTARTING = "reboot: Restarting system"
+# What a firmware clears its screen with.
+ESCAPES = re.compile(r"\x1b\[[0-9;=]*[A-Za-z]")
 
 
 def latest():
@@ -84,8 +87,9 @@ def free_port():
 class Appliance:
     """Its system disk is a copy of the image that grows as it is written; `flash()` makes it anew."""
 
-    def __init__(self, name, megabytes=1024):
-        self.name, self.megabytes = name, megabytes
+    def __init__(self, name, megabytes=1024, number=1):
+        """`number`: of two that run at once each has its own."""
+        self.name, self.megabytes, self.number = name, megabytes, number
         self.directory = WORK / name
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
@@ -94,7 +98,8 @@ class Appliance:
         self.console.unlink(missing_ok=True)
         self.portal, self.login = free_port(), free_port()
         self.credentials = {"gatewayd.authorized_keys": login_key().with_suffix(".pub").read_text()}
-        self.drives = []
+        # What else QEMU is to give it.
+        self.devices = []
         self.process = self.qmp = None
         self.mark = 0
         shutil.copy(FIRMWARE / "OVMF_VARS_4M.fd", self.directory / "vars")
@@ -152,11 +157,12 @@ class Appliance:
             "-chardev", f"file,id=console,append=on,path={self.console}", "-serial", "chardev:console",
             "-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}/OVMF_CODE_4M.fd",
             "-drive", f"if=pflash,format=raw,file={self.directory}/vars",
-            "-qmp", f"unix:{control},server=on,wait=off", *drives, *credentials,
-            "-uuid", "5d1d2f5e-0a43-4c6c-9d8c-1e6f3a1b2c3d", "-device", "pcie-root-port,id=port0,chassis=1",
+            "-qmp", f"unix:{control},server=on,wait=off", *drives, *credentials, *self.devices,
+            "-uuid", f"5d1d2f5e-0a43-4c6c-9d8c-1e6f3a1b2c{self.number:02x}",
+            "-device", "pcie-root-port,id=port0,chassis=1",
             "-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{self.portal}-:3260,"
                        f"hostfwd=tcp:127.0.0.1:{self.login}-:22",
-            "-device", "virtio-net-pci,netdev=net0", "-device", "virtio-rng-pci",
+            "-device", f"virtio-net-pci,netdev=net0,mac=52:54:00:99:00:{self.number:02x}", "-device", "virtio-rng-pci",
         ], LOGS / f"{self.name}.qemu.log")
         self.qmp = QMP(control)
 
@@ -189,15 +195,32 @@ class Appliance:
         return self._wait(lambda: text in self.shown(), seconds, text)
 
     def _wait(self, condition, seconds, what):
+        silence = time.monotonic()
+
         def step():
+            nonlocal silence
             if self.process.poll() is not None:
                 raise TimedOut(f"QEMU has ended; {LOGS}/{self.name}.qemu.log")
+            if RESTARTING not in self.shown() or ESCAPES.sub("", self.shown().rpartition(RESTARTING)[2]).strip():
+                silence = time.monotonic()
+            elif time.monotonic() - silence > BOOT_SECONDS / 3:
+                self._reset()
+                silence = time.monotonic()
             return condition()
 
         try:
             return wait_until(step, seconds, f"'{what}' on {self.console}", step=0.5)
         except TimedOut as late:
             raise TimedOut(f"{late}; the last page:\n{self.page()}") from None
+
+    def _reset(self):
+        """A restart after which nothing is said, as an emulated machine has seldom: the button, and where it stood."""
+        registers = self.qmp("human-monitor-command", command_line="info registers -a")
+        with open(LOGS / f"{self.name}.qemu.log", "a", encoding="utf-8") as log:
+            print(registers, file=log)
+        print(f"{self.name}: silent since its restart ({self.qmp('query-status')['status']}, at "
+              f"{' and '.join(re.findall('RIP=[0-9a-f]+', registers))}), and reset", flush=True)
+        self.qmp("system_reset")
 
     def forget(self):
         """What was shown until now is not looked at any more."""
@@ -244,6 +267,8 @@ def initiate(*commands, url, seconds=120):
 
 class ApplianceCase(unittest.TestCase):
     """Tests of one machine, in the order of their names: each goes on where the one before ended."""
+
+    goes_on = True
 
     @classmethod
     def setUpClass(cls):

@@ -78,11 +78,25 @@ def failures(result):
     return {test.id().split(" ")[0] for test, _ in result.failures + result.errors}
 
 
+def load(directory):
+    return unittest.TestLoader().discover(str(directory), pattern="test_*.py", top_level_dir=str(directory))
+
+
+def once_more(tests, broken, ran):
+    """Those that are broken. In a class with `goes_on` each begins where the one before ended: what led there too."""
+    for test in tests:
+        kin = [name for name in broken if name.rpartition(".")[0] == test.id().rpartition(".")[0]]
+        if getattr(test, "goes_on", False) and kin:
+            if test.id() in ran and test.id() <= max(kin):
+                yield test
+        elif test.id() in broken:
+            yield test
+
+
 def main():
     directory = Path(sys.argv[1]).resolve()
     patterns = sys.argv[2:]
-    suite = unittest.TestLoader().discover(str(directory), pattern="test_*.py", top_level_dir=str(directory))
-    found = list(flat(suite))
+    found = list(flat(load(directory)))
     if patterns:
         found = chosen(found, patterns)
     if not found:
@@ -94,8 +108,7 @@ def main():
         # Some tests have bounds in seconds, and the machine may have been busy with something else: what fails for a
         # reason of its own fails twice. Those that do not are named.
         print(f"once more: {', '.join(sorted(broken))}", flush=True)
-        again = [t for t in flat(unittest.TestLoader().discover(str(directory), pattern="test_*.py",
-                                                                top_level_dir=str(directory))) if t.id() in broken]
+        again = list(once_more(flat(load(directory)), broken, {test.id() for test in found}))
         second = unittest.TextTestRunner(resultclass=Sentences, verbosity=2).run(unittest.TestSuite(again))
         # What a class or a module could not begin with is no test, and has no second chance.
         stubborn = failures(second) | broken - {test.id() for test in again}
