@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
+import threading
 import unittest
 from pathlib import Path
 
@@ -28,9 +28,6 @@ BOOT_SECONDS = 240 * float(os.environ.get("GATEWAYD_SLOWNESS", "1"))
 PAGE = "\x1b[H\x1b[2J"
 # As long as console=ttyS0 is the last on the kernel's command line: a panic is told there.
 PANIC = "Kernel panic - not syncing"
-RESTARTING = "reboot: Restarting system"
-# What a firmware clears its screen with.
-ESCAPES = re.compile(r"\x1b\[[0-9;=]*[A-Za-z]")
 
 
 def latest():
@@ -101,6 +98,12 @@ class Appliance:
         # What else QEMU is to give it.
         self.devices = []
         self.process = self.qmp = None
+        # The status that QEMU ended with by itself.
+        self.fault = 0
+        # Who starts and ends QEMU: we, or the thread that starts it again.
+        self.lock = threading.Lock()
+        # Names of disks: as it was powered on, and what was plugged in since.
+        self.drives, self.plugged = (), {}
         self.mark = 0
         shutil.copy(FIRMWARE / "OVMF_VARS_4M.fd", self.directory / "vars")
         self.flash("system")
@@ -133,27 +136,53 @@ class Appliance:
                 "-device", device + (f",bootindex={index}" if index is not None else "")]
 
     def plug(self, name):
+        self.plugged[name] = True
+        self._plug(name)
+
+    def _plug(self, name):
         self.qmp("blockdev-add", driver="raw", node_name=f"node-{name}",
                  file={"driver": "file", "filename": str(self.path(name))})
         self.qmp("device_add", id=name, driver="virtio-blk-pci", drive=f"node-{name}", serial=name, bus="port0")
 
     def unplug(self, name):
         self.qmp.unplug(name, 60, f"{name} is let go of")
+        del self.plugged[name]
 
     # ---- Its power
 
     def power_on(self, *disks):
         """Boots from the disk `system`, with these disks beside it."""
+        self.drives, self.plugged, self.fault = disks, {}, 0
+        self.mark = self.console.stat().st_size if self.console.exists() else 0
+        self._start()
+        threading.Thread(target=self._keep_on, args=(self.process,), daemon=True).start()
+
+    def _keep_on(self, process):
+        """Where the machine resets itself QEMU is started anew: beside what it has translated a boot lasts minutes."""
+        while True:
+            status = process.wait()
+            with self.lock:
+                if self.process is not process:
+                    return
+                if status != 0:
+                    self.fault = status
+                    return
+                self.qmp.close()
+                self._start()
+                for name in self.plugged:
+                    self._plug(name)
+                process = self.process
+
+    def _start(self):
         credentials = [word for name, text in self.credentials.items() for word in (
             "-smbios", "type=11,value=io.systemd.credential.binary:"
             f"{name}={base64.b64encode(text.encode()).decode()}")]
-        drives = self._drive("system", 0) + [word for name in disks for word in self._drive(name)]
-        self.mark = self.console.stat().st_size if self.console.exists() else 0
+        drives = self._drive("system", 0) + [word for name in self.drives for word in self._drive(name)]
         control = self.directory / "qmp"
         control.unlink(missing_ok=True)
         self.process = start([
-            "qemu-system-x86_64", "-name", f"image-{self.name}", "-nodefaults", "-no-user-config", "-machine", "q35",
-            "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", self.megabytes, "-display", "none",
+            "qemu-system-x86_64", "-name", f"image-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
+            "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", self.megabytes, "-display", "none",
             "-chardev", f"file,id=console,append=on,path={self.console}", "-serial", "chardev:console",
             "-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}/OVMF_CODE_4M.fd",
             "-drive", f"if=pflash,format=raw,file={self.directory}/vars",
@@ -167,11 +196,12 @@ class Appliance:
         self.qmp = QMP(control)
 
     def power_off(self):
-        if self.process is not None:
+        with self.lock:
+            process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait(20)
             self.qmp.close()
-            self.process.kill()
-            self.process.wait(20)
-            self.process = None
 
     # ---- What it shows
 
@@ -195,32 +225,15 @@ class Appliance:
         return self._wait(lambda: text in self.shown(), seconds, text)
 
     def _wait(self, condition, seconds, what):
-        silence = time.monotonic()
-
         def step():
-            nonlocal silence
-            if self.process.poll() is not None:
-                raise TimedOut(f"QEMU has ended; {LOGS}/{self.name}.qemu.log")
-            if RESTARTING not in self.shown() or ESCAPES.sub("", self.shown().rpartition(RESTARTING)[2]).strip():
-                silence = time.monotonic()
-            elif time.monotonic() - silence > BOOT_SECONDS / 3:
-                self._reset()
-                silence = time.monotonic()
+            if self.fault:
+                raise TimedOut(f"QEMU has ended with {self.fault}; {LOGS}/{self.name}.qemu.log")
             return condition()
 
         try:
             return wait_until(step, seconds, f"'{what}' on {self.console}", step=0.5)
         except TimedOut as late:
             raise TimedOut(f"{late}; the last page:\n{self.page()}") from None
-
-    def _reset(self):
-        """A restart after which nothing is said, as an emulated machine has seldom: the button, and where it stood."""
-        registers = self.qmp("human-monitor-command", command_line="info registers -a")
-        with open(LOGS / f"{self.name}.qemu.log", "a", encoding="utf-8") as log:
-            print(registers, file=log)
-        print(f"{self.name}: silent since its restart ({self.qmp('query-status')['status']}, at "
-              f"{' and '.join(re.findall('RIP=[0-9a-f]+', registers))}), and reset", flush=True)
-        self.qmp("system_reset")
 
     def forget(self):
         """What was shown until now is not looked at any more."""
