@@ -147,6 +147,16 @@ public final class BufferPool {
     account.heldBytes += buffer.capacity
   }
 
+  /// Takes a buffer from its account, if it is on one, and puts it on this one.
+  public func move(_ buffer: inout Buffer, to account: BufferAccount) {
+    if let former = buffer.account {
+      former._withUnsafeGuaranteedRef { $0.heldBytes -= buffer.capacity }
+      hasReturned = true
+    }
+    buffer.account = nil
+    charge(&buffer, to: account)
+  }
+
   /// Takes `buffer` back.
   public func give(_ buffer: Buffer) {
     if let account = buffer.account {

@@ -151,11 +151,11 @@ public final class DeviceServer: Sendable {
   /// The sense that a failure of the medium becomes. A disk that is gone looks like a logical unit that is not there:
   /// so multipath and cluster software gives the path up instead of trying it again. MEDIUM ERROR ends a command for good,
   /// whatever paths there are: so no path failure may look like one.
-  public func sense(for failure: MediumFailure) -> Sense {
+  /// - Parameter isWrite: what failed was to change the medium, or to make a change last.
+  public func sense(for failure: MediumFailure, isWrite: Bool = false) -> Sense {
     switch failure {
-    case .medium(let lba): .unrecoveredReadError(lba: lba)
-    case .device(let lba):
-      portGroups.hasOtherNode ? .logicalUnitCommunicationFailure : .unrecoveredReadError(lba: lba)
+    case .device where portGroups.hasOtherNode: .logicalUnitCommunicationFailure
+    case .medium(let lba), .device(let lba): isWrite ? .writeError : .unrecoveredReadError(lba: lba)
     case .unreachable: .logicalUnitCommunicationFailure
     case .gone: .logicalUnitNotSupported
     case .writeProtected: .writeProtected

@@ -16,7 +16,8 @@ extension Sense {
 
   // MEDIUM ERROR, HARDWARE ERROR
   public static func unrecoveredReadError(lba: UInt64) -> Sense { Sense(.mediumError, 0x1100, information: lba) }
-  public static func writeError(lba: UInt64) -> Sense { Sense(.mediumError, 0x0C00, information: lba) }
+  /// Without an LBA: initiators take what lies before it for written (Linux's sd does), and a write's parts land in any order.
+  public static let writeError = Sense(.mediumError, 0x0C00)
   public static let sanitizeCommandFailed = Sense(.mediumError, 0x3103)
   public static let internalTargetFailure = Sense(.hardwareError, 0x4400)
   /// SPC-5 §6.45: the states could not be had.

@@ -34,7 +34,7 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   }
 }
 
-/// A disk of any kind, open. Immutable but for one latch; every shard has its own queue to it (`DiskQueue`).
+/// A disk of any kind, open. Immutable but for what becomes of flushes; every shard has its own queue to it (`DiskQueue`).
 public final class Disk: Sendable {
   enum Backend: @unchecked Sendable {
     /// A block device or file, through the ring.
@@ -56,6 +56,8 @@ public final class Disk: Sendable {
   /// A flush or a write-through failed: what was written before may be gone, so no later flush may claim success
   /// (Linux reports such a failure once).
   private let hasLostWrites = Atomic<Bool>(false)
+  /// How many flushes are still to fail (`FaultRules`).
+  private let failingFlushes: Atomic<Int>
 
   private init(
     backend: Backend, path: String, byteCount: UInt64, facts: system_disk_facts, isWritable: Bool, faults: FaultRules?
@@ -66,6 +68,7 @@ public final class Disk: Sendable {
     self.facts = facts
     self.isWritable = isWritable
     self.faults = faults
+    failingFlushes = Atomic(faults?.failingFlushes ?? 0)
   }
 
   deinit {
@@ -193,6 +196,11 @@ public final class Disk: Sendable {
     var system = statvfs()
     guard fstat(fd, &file) == 0, fstatvfs(fd, &system) == 0 else { return nil }
     return (UInt64(max(file.st_blocks, 0)) * 512, UInt64(system.f_bavail) * UInt64(system.f_frsize))
+  }
+
+  /// Whether the rules have this flush fail.
+  func failsFlush() -> Bool {
+    failingFlushes.load(ordering: .relaxed) > 0 && failingFlushes.subtract(1, ordering: .relaxed).oldValue > 0
   }
 
   func noteLostWrites() { hasLostWrites.store(true, ordering: .relaxed) }

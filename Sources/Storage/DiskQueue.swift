@@ -141,16 +141,19 @@ public final class DiskQueue {
     }
   }
 
-  /// Call with the failure of every flush and write-through, so that it is never followed by a silent success.
+  /// What the result of a flush or a write-through counts as, so that a failure is never followed by a silent success, not
+  /// even of one that was under way: the kernel may have told only one of them.
   /// - Parameter isFlush: else it is a write, which may also be refused before anything is lost.
-  public func noteStableResult(_ result: Int32, isFlush: Bool) {
+  public func stableResult(_ result: Int32, isFlush: Bool) -> Int32 {
+    guard result < 0 else { return disk.mayClaimStable ? result : -ENOTRECOVERABLE }
     switch -result {
     // EBADE: another node has the disk. It has what was written before, and flushes it.
-    case ECANCELED, EINVAL, ENOTRECOVERABLE, EBADE: return
-    case ENOSPC, EDQUOT, EROFS, EPERM, EACCES, EAGAIN, ENOMEM: if !isFlush { return }
+    case ECANCELED, EINVAL, ENOTRECOVERABLE, EBADE: return result
+    case ENOSPC, EDQUOT, EROFS, EPERM, EACCES, EAGAIN, ENOMEM: if !isFlush { return result }
     default: break
     }
     disk.noteLostWrites()
+    return result
   }
 
   private static func perform(
@@ -188,13 +191,18 @@ public final class DiskQueue {
       return true
     }
     if operation == .flush {
-      guard faults.failsFlush else { return false }
+      guard disk.failsFlush() else { return false }
       local.append(token, -EIO)
       return true
     }
     switch faults.effect(offset: offset, count: UInt64(count)) {
     case nil: return false
     case .medium: local.append(token, -EIO)
+    case .short:
+      guard case .memory(let memory) = disk.backend else { return false }
+      let half = count / 1024 * 512
+      Self.perform(operation, memory + Int(offset), half, base)
+      local.append(token, Self.moves(operation) ? Int32(half) : 0)
     case .hang: local.append(token, 0, at: .max)
     case .slow(let milliseconds):
       guard case .memory(let memory) = disk.backend else { return false }

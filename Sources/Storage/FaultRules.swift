@@ -1,9 +1,11 @@
-/// Faults of a disk made for tests, by block: `medium=LBA+COUNT`, `hang=LBA+COUNT`, `slow=LBA+COUNT:MS`, `gone`,
-/// `flush-error`, joined by commas. Blocks are 512 bytes.
+/// Faults of a disk made for tests, by block: `medium=LBA+COUNT`, `short=LBA+COUNT`, `hang=LBA+COUNT`,
+/// `slow=LBA+COUNT:MS`, `gone`, `flush-error` or `flush-error=COUNT`, joined by commas. Blocks are 512 bytes.
 public struct FaultRules: Equatable, Sendable {
   public enum Effect: Equatable, Sendable {
     /// EIO.
     case medium
+    /// Moves half of what it should, without an error.
+    case short
     /// No completion, ever.
     case hang
     /// Completes this much later.
@@ -18,8 +20,8 @@ public struct FaultRules: Equatable, Sendable {
   var rules: [Rule] = []
   /// Every request fails with ENODEV.
   var isGone = false
-  /// Every flush fails with EIO.
-  var failsFlush = false
+  /// So many flushes fail with EIO, the first ones.
+  var failingFlushes = 0
 
   /// Every request takes this long.
   public static func slow(milliseconds: UInt32) -> FaultRules {
@@ -37,7 +39,10 @@ public struct FaultRules: Equatable, Sendable {
       if part == "gone" {
         isGone = true
       } else if part == "flush-error" {
-        failsFlush = true
+        failingFlushes = .max
+      } else if part.hasPrefix("flush-error=") {
+        guard let count = UInt16(part.dropFirst(12)), count > 0, !part.contains("+") else { return nil }
+        failingFlushes = Int(count)
       } else {
         guard let rule = Self.rule(part) else { return nil }
         rules.append(rule)
@@ -58,6 +63,7 @@ public struct FaultRules: Equatable, Sendable {
     let bytes = lba * 512..<(lba + count) * 512
     switch (sides[0], numbers.count) {
     case ("medium", 2): return Rule(bytes: bytes, effect: .medium)
+    case ("short", 2): return Rule(bytes: bytes, effect: .short)
     case ("hang", 2): return Rule(bytes: bytes, effect: .hang)
     case ("slow", 3):
       guard let value = numbers[2], let milliseconds = UInt32(exactly: value) else { return nil }

@@ -44,6 +44,7 @@ struct SenseTests {
       deviceName: alone.deviceName, registry: alone.registry,
       portGroups: TargetPortGroups([.init(id: 1, relativeTargetPorts: [1])], own: [1]))
     #expect(server.sense(for: .device(lba: 7)) == .logicalUnitCommunicationFailure)
+    #expect(server.sense(for: .device(lba: 7), isWrite: true) == .logicalUnitCommunicationFailure)
     #expect(server.sense(for: .medium(lba: 7)) == .unrecoveredReadError(lba: 7))
   }
 
@@ -51,6 +52,7 @@ struct SenseTests {
   func failures() throws {
     let server = try Bench().server
     #expect(server.sense(for: .medium(lba: 7)) == .unrecoveredReadError(lba: 7))
+    #expect(server.sense(for: .medium(lba: 7), isWrite: true) == .writeError)
     #expect(server.sense(for: .device(lba: 7)) == .unrecoveredReadError(lba: 7))
     #expect(server.sense(for: .unreachable) == .logicalUnitCommunicationFailure)
     #expect(server.sense(for: .gone) == .logicalUnitNotSupported)

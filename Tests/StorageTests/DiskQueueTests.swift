@@ -153,6 +153,10 @@ struct DiskQueueTests {
     #expect(bench.run(.write, at: 7680, 512, buffer) == -EIO)
     #expect(bench.run(.read, at: 0, 4096, buffer) == 4096 && bench.run(.write, at: 8192, 4096, buffer) == 4096)
     #expect(bench.run(.flush, at: 0, 0) == -EIO)
+    let few = try #require(FaultRules("short=0+8,flush-error=1"))
+    let short = try QueueBench(try Disk.memory(byteCount: 1 << 20, path: "short", faults: few))
+    #expect(short.run(.read, at: 0, 4096, buffer) == 2048 && short.run(.write, at: 512, 512, buffer) == 0)
+    #expect(short.run(.flush, at: 0, 0) == -EIO && short.run(.flush, at: 0, 0) == 0)
     let gone = try QueueBench(try Disk.memory(byteCount: 1 << 20, path: "gone", faults: FaultRules("gone")))
     #expect(gone.run(.read, at: 0, 4096, buffer) == -ENODEV && gone.run(.flush, at: 0, 0) == -ENODEV)
   }
@@ -204,13 +208,16 @@ struct DiskQueueTests {
     let bench = try QueueBench(disk)
     let other = try QueueBench(disk)
     let buffer = try #require(bench.pool.take(4096))
-    bench.queue.noteStableResult(-ECANCELED, isFlush: true)
+    #expect(bench.queue.stableResult(-ECANCELED, isFlush: true) == -ECANCELED)
     // A write that found no space was refused before anything was lost.
-    bench.queue.noteStableResult(-ENOSPC, isFlush: false)
+    #expect(bench.queue.stableResult(-ENOSPC, isFlush: false) == -ENOSPC)
     // Another node has the disk by then, and all that was written.
-    bench.queue.noteStableResult(-EBADE, isFlush: true)
-    #expect(bench.run(.flush, at: 0, 0) == 0)
-    bench.queue.noteStableResult(-EIO, isFlush: true)
+    #expect(bench.queue.stableResult(-EBADE, isFlush: true) == -EBADE)
+    #expect(bench.run(.flush, at: 0, 0) == 0 && bench.queue.stableResult(0, isFlush: true) == 0)
+    #expect(bench.queue.stableResult(-EIO, isFlush: true) == -EIO)
+    // Those that were under way then: the kernel may have told one of them alone.
+    #expect(other.queue.stableResult(0, isFlush: true) == -ENOTRECOVERABLE)
+    #expect(other.queue.stableResult(4096, isFlush: false) == -ENOTRECOVERABLE)
     #expect(bench.run(.flush, at: 0, 0) == -ENOTRECOVERABLE)
     #expect(other.run(.flush, at: 0, 0) == -ENOTRECOVERABLE)
     #expect(bench.run(.writeThrough, at: 0, 4096, buffer) == -ENOTRECOVERABLE)

@@ -8,12 +8,14 @@ struct FaultRulesTests {
   @Test("Every form is read, alone and joined")
   func forms() throws {
     let rules = try #require(FaultRules("medium=8+2,hang=100+1,slow=200+8:30,gone,flush-error"))
-    #expect(rules.isGone && rules.failsFlush)
+    #expect(rules.isGone && rules.failingFlushes == .max)
     #expect(rules.effect(offset: 4096, count: 512) == .medium)
     #expect(rules.effect(offset: 100 * 512, count: 512) == .hang)
     #expect(rules.effect(offset: 207 * 512, count: 4096) == .slow(milliseconds: 30))
     let none = try #require(FaultRules(""))
-    #expect(none.rules.isEmpty && !none.isGone && !none.failsFlush)
+    #expect(none.rules.isEmpty && !none.isGone && none.failingFlushes == 0)
+    let some = try #require(FaultRules("short=4+2,flush-error=3"))
+    #expect(some.effect(offset: 5 * 512, count: 512) == .short && some.failingFlushes == 3)
   }
 
   @Test("A rule meets the requests that touch one of its blocks, and no other")
@@ -40,6 +42,7 @@ struct FaultRulesTests {
       "slow=1+2:4294967296",
       "hang=1+2:1", "gone=1", "Gone", "flush", "medium=8+0", "medium=281474976710656+1", "medium=1+281474976710656",
       "medium=99999999999999999999+1", "gone,,medium=1+1", ",gone", "gone,", "medium=8+2 ", "medium=8=2+1",
+      "short=8", "short=1+2:3", "flush-error=", "flush-error=0", "flush-error=+1", "flush-error=x", "flush-error=65536",
     ])
   func garbage(text: String) {
     #expect(FaultRules(text) == nil)

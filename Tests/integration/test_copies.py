@@ -92,6 +92,27 @@ class Copies(Case):
         details = copier.command(0, scsi.receive_copy_results(4), read=128).good().data
         self.assertEqual(details[56], scsi.RESERVATION_CONFLICT)
 
+    def test_into_a_hole(self):
+        """Copies to a disk that gives nothing back are on its account: the LUN that they come from is served on"""
+        gateway = self.start("memory:64M", "faulty:64M:hang=8+131064", arguments=["--threads", "1"],
+                             settings='[limits]\nmemory = "16M"\n')
+        for number in range(4):
+            copier = initiator.Session(gateway, initiator=f"iqn.2026-01.example:copier-{number}")
+            copier.ready(0)
+            copier.ready(1)
+            targets = [(self.name(copier, lun), 512) for lun in (0, 1)]
+            for identifier in range(16):
+                # Each to a place of its own: where one is lost others wait, without memory.
+                place = (16 * number + identifier + 1) * 512
+                parameters = scsi.copy_parameters(targets, [(0, 1, 512, 0, place)], identifier=identifier)
+                copier.begin(0, scsi.extended_copy(len(parameters)), write=parameters)
+            time.sleep(0.3)
+            copier.close()
+        session = self.session(gateway, luns=(0, 1))
+        for _ in range(20):
+            session.read(0, 0, 512, seconds=3).good()
+            session.write(0, 0, bytes(65536), seconds=3).good()
+
     def test_aborted(self):
         """A long copy ends within a bound when it is aborted or its session goes, and others are served meanwhile"""
         gateway = self.start("slow:64M:30", "memory:64M", arguments=["--threads", "1"])

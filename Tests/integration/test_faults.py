@@ -69,15 +69,38 @@ class Faults(GatewayCase):
         self.assertEqual(gateway.terminate(5), 0)
 
     def test_medium_error(self):
-        """A medium error is MEDIUM ERROR with the block in INFORMATION; the blocks beside it read"""
-        gateway = self.start("faulty:64M:medium=100+4")
+        """A medium error of a read names the first block that did not come; the blocks beside it read"""
+        gateway = self.start("faulty:64M:medium=100+4,medium=1536+1,medium=600+1")
         with initiator.Session(gateway) as session:
             session.ready()
             session.read(0, 92, 8).good()
             session.read(0, 104, 8).good()
-            result = session.read(0, 96, 8)
-            self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.MEDIUM_ERROR))
-            self.assertEqual(result.asc, 0x1100)
+            # Of a read in parts (256 KiB) the lowest of those that failed, though all may be at the disk at once.
+            for lba, blocks, first in ((96, 8, 96), (100, 1, 100), (512, 1536, 512)):
+                result = session.read(0, lba, blocks)
+                self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.MEDIUM_ERROR))
+                self.assertEqual((result.asc, result.information), (0x1100, first))
+
+    def test_write_error(self):
+        """A medium error of a write names no block and counts nothing as written: its parts land in any order"""
+        gateway = self.start("faulty:64M:medium=0+1,medium=600+1")
+        with initiator.Session(gateway) as session:
+            session.ready()
+            for blocks in (8, 1536):
+                result = session.write(0, 0, bytes(blocks * 512))
+                self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.MEDIUM_ERROR))
+                self.assertEqual((result.asc, result.information, result.residual), (0x0C00, None, blocks * 512))
+            session.write(0, 1024, bytes(4096)).good()
+
+    def test_short(self):
+        """A disk that moves less than it should, without an error, has not moved it: MEDIUM ERROR"""
+        gateway = self.start("faulty:64M:short=8+8")
+        with initiator.Session(gateway) as session:
+            session.ready()
+            session.read(0, 0, 8).good()
+            read, write = session.read(0, 8, 8), session.write(0, 8, bytes(4096))
+            self.assertEqual((read.sense_key, read.asc, write.sense_key, write.asc),
+                             (scsi.MEDIUM_ERROR, 0x1100, scsi.MEDIUM_ERROR, 0x0C00))
 
     def test_gone(self):
         """A disk that is gone is LOGICAL UNIT NOT SUPPORTED, so that multipath gives the path up"""
@@ -105,20 +128,24 @@ class Faults(GatewayCase):
 
     def test_failed_flush(self):
         """After a flush has failed none succeeds: what was written before may be lost. Other units' do"""
-        gateway = self.start("faulty:64M:flush-error", "memory:64M")
+        # The disk fails one flush, and would not tell the next of it.
+        gateway = self.start("faulty:64M:flush-error=1", "memory:64M")
         with initiator.Session(gateway) as session:
             session.ready(0)
             session.ready(1)
             session.write(0, 0, bytes(4096)).good()
+            result = session.command(0, scsi.synchronize_cache10())
+            self.assertEqual((result.sense_key, result.asc, result.information), (scsi.MEDIUM_ERROR, 0x0C00, None))
             for _ in range(3):
-                result = session.command(0, scsi.synchronize_cache10())
-                self.assertEqual((result.status, result.sense_key), (scsi.CHECK_CONDITION, scsi.MEDIUM_ERROR))
+                self.assertEqual(session.command(0, scsi.synchronize_cache10()).sense_key, scsi.HARDWARE_ERROR)
+            self.assertEqual(session.write(0, 0, bytes(4096), fua=True).sense_key, scsi.HARDWARE_ERROR)
+            session.write(0, 0, bytes(4096)).good()
             session.read(0, 0, 8).good()
             session.command(1, scsi.synchronize_cache10()).good()
 
     def test_very_slow(self):
-        """A command that takes eight seconds is answered; others on other units are not held up meanwhile"""
-        gateway = self.start("faulty:64M:slow=0+8:8000", "memory:64M")
+        """A command that takes ten seconds is answered; others on other units are not held up meanwhile"""
+        gateway = self.start("faulty:64M:slow=0+8:10000", "memory:64M")
         with initiator.Session(gateway, seconds=20) as session:
             session.ready(0)
             session.ready(1)
@@ -129,7 +156,7 @@ class Faults(GatewayCase):
                 session.read(0, 64, 8).good()
             self.assertLess(time.monotonic() - begin, 5)
             session.finish(tag, read=4096).good()
-            self.assertGreater(time.monotonic() - begin, 7)
+            self.assertGreater(time.monotonic() - begin, 9)
 
 
 class Files(GatewayCase):

@@ -126,6 +126,8 @@ struct Piece {
   var step: UInt8 = 0
   /// Whether the request that the disk has in hand promises stable storage, and of what.
   var promise = StablePromise.none
+  /// Whether it changes the medium, or makes a change last.
+  var isWrite = false
   /// Data is coming into its buffer: the receiver, the kernel or the NIC writes there.
   var isReceiving = false
   /// Place in the transfer, bytes for the initiator, bytes for the disk.

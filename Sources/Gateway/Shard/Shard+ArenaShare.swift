@@ -25,7 +25,7 @@ extension Shard {
   }
 
   @inline(__always)
-  private static func mayHold(_ bytes: Int, _ port: UnitPort, free: Int) -> Bool {
+  static func mayHold(_ bytes: Int, _ port: UnitPort, free: Int) -> Bool {
     port.heldBytes == 0 || port.heldBytes + bytes <= free
   }
 

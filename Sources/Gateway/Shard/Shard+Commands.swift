@@ -142,7 +142,7 @@ extension Shard {
 
   /// The port of a unit; nil if the unit is no longer exported.
   @inline(__always)
-  private func port(of unit: LogicalUnit) -> UnitPort? {
+  func port(of unit: LogicalUnit) -> UnitPort? {
     let number = Int(unit.number)
     guard number < portOfLUN.count, portOfLUN[number] >= 0, let port = ports[Int(portOfLUN[number])],
       port.export.unit === unit
@@ -237,13 +237,16 @@ extension Shard {
     port.commands += 1
   }
 
-  /// Ties a command whose disk has nothing of it in hand to another unit's port; nil if that unit is no longer exported.
+  /// Ties a command whose disk has nothing of it in hand to another unit's port, and its buffer to that unit's account; nil if
+  /// that unit is no longer exported.
   func attach(_ index: Int, movingTo unit: LogicalUnit) -> UnitPort? {
     guard let port = port(of: unit) else { return nil }
     let old = commands[index].pointee.port
     guard old != portOfLUN[Int(unit.number)] else { return port }
     precondition(commands[index].pointee.diskCount == 0, "a command moved under a disk request")
     tie(index, port, unit)
+    let piece = Int(commands[index].pointee.firstPiece)
+    if piece >= 0, pieces[piece].pointee.buffer != nil { pool.move(&pieces[piece].pointee.buffer!, to: port) }
     guard old >= 0, let former = ports[Int(old)] else { return port }
     former.commands -= 1
     if former.isRemoved { disposeIfUnused(Int(old)) }

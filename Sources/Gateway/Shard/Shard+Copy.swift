@@ -67,7 +67,12 @@ extension Shard {
   ) {
     guard case .copy(let run)? = cold[index] else { return }
     let isReading = kind == .copyIn
-    guard let port = attach(index, movingTo: isReading ? segment.source : segment.destination) else {
+    let unit = isReading ? segment.source : segment.destination
+    if let lost = port(of: unit), lost.quarantined > 0, !mayTakeOn(index, lost) {
+      let cause = configuration.deviceServer.sense(for: .hardware)
+      return failCopy(index, run, .device(segment: segment.number, cause: cause))
+    }
+    guard let port = attach(index, movingTo: unit) else {
       return failCopy(index, run, .device(segment: segment.number, cause: .logicalUnitNotSupported))
     }
     let lba = (isReading ? segment.sourceLBA : segment.destinationLBA) + offset >> port.blockShift
@@ -79,6 +84,13 @@ extension Shard {
       buffer: pieces[number].pointee.buffer!)
   }
 
+  /// Whether a copy may go on at a unit whose disk keeps what it was given: as for any other command, it must not take the
+  /// memory of all.
+  private func mayTakeOn(_ index: Int, _ port: UnitPort) -> Bool {
+    commands[index].pointee.unitPort?.toOpaque() == Unmanaged.passUnretained(port).toOpaque()
+      || port.quarantined < UnitPort.quarantinedMax && Self.mayHold(BufferPool.pieceBytes, port, free: pool.bytesFree)
+  }
+
   func copyCompleted(_ index: Int, _ number: Int, _ result: Int32) {
     guard case .copy(let run)? = cold[index], case .success(let segment) = run.order.segments[run.segment] else {
       return
@@ -88,7 +100,7 @@ extension Shard {
     guard result == Int32(count) else {
       let failure: MediumFailure =
         result < 0 ? Disk.failure(code: result, lba: operation.lba) : .medium(lba: operation.lba)
-      let cause = configuration.deviceServer.sense(for: failure)
+      let cause = configuration.deviceServer.sense(for: failure, isWrite: operation.kind == .copyOut)
       return failCopy(index, run, .device(segment: segment.number, cause: cause))
     }
     if operation.kind == .copyIn {

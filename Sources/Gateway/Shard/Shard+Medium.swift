@@ -108,7 +108,7 @@ extension Shard {
     if case .reservation? = cold[index] { return recordWritten(index, result) }
     switch command.pointee.operation.kind {
     case .flush:
-      guard result >= 0 else { return failMedium(index, result, lba: 0) }
+      guard result >= 0 else { return failMedium(index, result) }
       finish(index, .good)
     case .verify:
       guard result == Int32(pieces[number].pointee.diskLength) else { return failMedium(index, result) }
@@ -144,7 +144,8 @@ extension Shard {
     let command = commands[index]
     let block = lba ?? command.pointee.operation.lba + command.pointee.cursor
     let failure: MediumFailure = result < 0 ? Disk.failure(code: result, lba: block) : .medium(lba: block)
-    fail(index, configuration.deviceServer.sense(for: failure))
+    let isWrite = pieces[Int(command.pointee.firstPiece)].pointee.isWrite
+    fail(index, configuration.deviceServer.sense(for: failure, isWrite: isWrite))
   }
 
   private func unmapped(_ index: Int, _ number: Int, _ result: Int32, _ extents: [Extent], _ done: Int) {
@@ -222,7 +223,8 @@ extension Shard {
     let first = commands[index].pointee.firstPiece
     guard first >= 0, result == Int32(pieces[Int(first)].pointee.diskLength), case .reservation? = cold[index] else {
       // `free` tells the unit that nothing has changed.
-      return fail(index, configuration.deviceServer.sense(for: Disk.failure(code: min(result, -1), lba: 0)))
+      let failure = Disk.failure(code: min(result, -1), lba: 0)
+      return fail(index, configuration.deviceServer.sense(for: failure, isWrite: true))
     }
     ports[Int(commands[index].pointee.port)]?.export.endReservationRecord(isWritten: true)
     commitReservation(index)

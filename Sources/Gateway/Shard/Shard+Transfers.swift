@@ -577,6 +577,7 @@ extension Shard {
     pieces[number].pointee.state = .disk
     pieces[number].pointee.promise =
       operation == .flush ? .flushed : operation == .writeThrough ? .written : .none
+    pieces[number].pointee.isWrite = operation != .read
     if commands[index].pointee.diskCount == 0 { commands[index].pointee.progressedAt = now }
     commands[index].pointee.diskCount += 1
     if !port.export.holds.isEmpty, operation != .flush,
@@ -600,9 +601,11 @@ extension Shard {
     let command = commands[index]
     command.pointee.diskCount -= 1
     command.pointee.progressedAt = now
-    // Also of a command that is aborted: the kernel tells of a failed flush once.
-    if piece.pointee.promise != .none, result < 0 {
-      ports[Int(command.pointee.port)]!.queue.noteStableResult(result, isFlush: piece.pointee.promise == .flushed)
+    var result = result
+    if piece.pointee.promise != .none {
+      // Also of a command that is aborted: the kernel tells of a failed flush once.
+      result = ports[Int(command.pointee.port)]!.queue.stableResult(
+        result, isFlush: piece.pointee.promise == .flushed)
     }
     if command.pointee.isAborted {
       if case .reservation? = cold[index] { recordWrittenUnasked(index, number, result) }
@@ -675,12 +678,18 @@ extension Shard {
     // Less than asked for without an error: the disk ends here.
     let lba = command.pointee.operation.lba + piece.pointee.offset >> port.blockShift
     let failure = result < 0 ? Disk.failure(code: result, lba: lba) : .medium(lba: lba)
-    fail(number, index, configuration.deviceServer.sense(for: failure))
+    fail(number, index, configuration.deviceServer.sense(for: failure, isWrite: piece.pointee.isWrite))
   }
 
-  /// Remembers the first failure of a command; no new pieces are started.
+  /// Remembers a failure of a command, of several that are alike that of the lowest place, or else the first; no new pieces
+  /// are started.
   func note(_ index: Int, _ sense: Sense) {
-    guard !commands[index].pointee.hasFailed else { return }
+    if commands[index].pointee.hasFailed {
+      let first = commands[index].pointee.failure
+      guard (sense.key, sense.code) == (first.key, first.code), let place = sense.information,
+        let firstPlace = first.information, place < firstPlace
+      else { return }
+    }
     commands[index].pointee.hasFailed = true
     commands[index].pointee.failure = sense
   }
@@ -690,6 +699,8 @@ extension Shard {
     let command = commands[index]
     guard command.pointee.diskCount == 0 else { return }
     guard !isMoving(index) else { return }
+    // What has landed of a write may lie behind what has not: none of it is vouched for.
+    if command.pointee.plan == .streamOut { command.pointee.completed = 0 }
     fail(index, command.pointee.failure)
   }
 

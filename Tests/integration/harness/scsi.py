@@ -26,6 +26,11 @@ class Result:
         """Additional sense code and qualifier, as 0x2400."""
         return self._parts()[1]
 
+    @property
+    def information(self):
+        """INFORMATION of fixed-format sense data; None: it is not valid."""
+        return int.from_bytes(self.sense[3:7], "big") if self.sense[0] & 0x80 else None
+
     def _parts(self):
         if len(self.sense) < 4:
             return None, None
