@@ -9,8 +9,12 @@ public struct Slots: Equatable, Sendable {
     public var version: String
     /// Nil: it has proven itself.
     public var triesLeft: Int?
+    /// How often the boot loader has started it since it had its tries.
+    public var triesDone = 0
 
-    public var hasFailed: Bool { triesLeft == 0 }
+    public var hasFailed: Bool { triesLeft == 0 && triesDone > 0 }
+    /// Another one is preferred, which is older; this one is taken when that one fails.
+    public var isPutAside: Bool { triesLeft == 0 && triesDone == 0 }
 
     /// Nil if the file is none of ours.
     public init?(file: String) {
@@ -23,15 +27,20 @@ public struct Slots: Equatable, Sendable {
       self.file = file
       self.version = version
       if parts.count == 2 {
-        guard let left = parts[1].split(separator: "-").first.flatMap({ Int($0) }), left >= 0 else { return nil }
+        let counts = parts[1].split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+        guard counts.count <= 2, let left = counts[0], left >= 0 else { return nil }
         triesLeft = left
+        if counts.count == 2 {
+          guard let done = counts[1], done >= 0 else { return nil }
+          triesDone = done
+        }
       }
     }
 
     public var state: String {
       switch triesLeft {
       case nil: "proven"
-      case 0?: "failed"
+      case 0?: isPutAside ? "put aside" : "failed"
       case let left?: "on trial, \(left) \(left == 1 ? "try" : "tries") left"
       }
     }
@@ -70,7 +79,7 @@ public struct Slots: Equatable, Sendable {
   }
 
   /// The new version is tried at the next start; the one that runs stays, for it is what is started when the new one fails. So
-  /// it has tries again if it was to be left for another, and counts as failed if it is the newer and would be preferred.
+  /// it has tries again if it was to be left for another, and is put aside if it is the newer and would be preferred.
   public func installing(_ version: String) throws(Refusal) -> Change {
     guard ImageVersion.isValid(version) else { throw Refusal(description: "'\(version)' is no version") }
     guard let current else {
@@ -78,7 +87,7 @@ public struct Slots: Equatable, Sendable {
     }
     guard version != current.version else { throw Refusal(description: "version \(version) runs already") }
     // Of two versions on trial none may be left, and what is proven would be gone.
-    if let left = current.triesLeft, left > 0, let proven = others.first(where: { $0.triesLeft == nil }) {
+    if current.triesLeft != nil, let proven = others.first(where: { $0.triesLeft == nil }) {
       throw Refusal(
         description: "version \(current.version), which runs, has not proven itself yet, and \(proven.version) "
           + "would go: wait until 'gatewayd slots' calls it proven, or 'gatewayd rollback --reboot' first")
@@ -86,7 +95,7 @@ public struct Slots: Equatable, Sendable {
     var change = Change(removed: others.map(\.file), added: Self.name(version, tries: Self.tries))
     if ImageVersion.isOlder(version, than: current.version) {
       change.renamed = [Renaming(from: current.file, to: Self.name(current.version, tries: 0))]
-    } else if current.hasFailed {
+    } else if current.triesLeft == 0 {
       change.renamed = [Renaming(from: current.file, to: Self.name(current.version, tries: Self.tries))]
     }
     return change
@@ -98,7 +107,10 @@ public struct Slots: Equatable, Sendable {
     guard let other = others.first(where: { !$0.hasFailed }) else {
       throw Refusal(description: others.isEmpty ? "there is no other version" : "the other version has failed")
     }
-    guard ImageVersion.isOlder(other.version, than: current.version) else { return Change() }
+    guard ImageVersion.isOlder(other.version, than: current.version) else {
+      return other.isPutAside
+        ? Change(renamed: [Renaming(from: other.file, to: Self.name(other.version, tries: Self.tries))]) : Change()
+    }
     return Change(renamed: [Renaming(from: current.file, to: Self.name(current.version, tries: 0))])
   }
 

@@ -3,6 +3,19 @@ public enum SupportReport {
   /// Of each answer.
   public static let bytesMax = 2 << 20
 
+  /// An answer without what must not leave the machine: credentials on the kernel's command line, which the kernel logs too.
+  /// What comes behind one in its line is left out with it, for a value may have blanks.
+  public static func redacted(_ text: String) -> String {
+    let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map { line in
+      let words = line.split(separator: " ", omittingEmptySubsequences: false)
+      let first = words.firstIndex { $0.drop { $0 == "\"" }.hasPrefix("systemd.set_credential") }
+      guard let first else { return line }
+      let kept = words[..<first] + ["systemd.set_credential (left out, and what follows it)"]
+      return Substring(kept.joined(separator: " "))
+    }
+    return lines.joined(separator: "\n")
+  }
+
   public static func sections(program: String) -> [[String]] {
     let own = [
       ["version"], ["slots"], ["status"], ["disks"], ["nics"], ["sessions", "--json"], ["pair"], ["metrics"],

@@ -64,6 +64,12 @@ extension SystemFiles {
     return stat(path, &facts) == 0 ? UInt64(clamping: facts.st_size) : nil
   }
 
+  /// Of the file system that a path is on; 0 if nobody can tell.
+  public static func freeBytes(_ path: String) -> UInt64 {
+    var facts = statvfs()
+    return statvfs(path, &facts) == 0 ? UInt64(facts.f_bavail) * UInt64(facts.f_frsize) : 0
+  }
+
   /// What is known of a file or a directory is on the medium when this returns, and not in its cache.
   static func flush(_ path: String) throws(Update.Problem) {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)

@@ -19,12 +19,30 @@ public struct Update {
   var directory = SystemFiles.slotsDirectory
   var mountPoint = "/efi"
   var key: UpdateKey
+  private let turn: Turn
+
+  /// One at a time: they share a name on the ESP and a place for what is fetched.
+  private final class Turn: Sendable {
+    let descriptor: Int32
+
+    init() throws(Problem) {
+      let path = "/run/gatewayd-update.lock"
+      descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+      guard descriptor >= 0 else { throw Problem("\(path): \(SystemError.text(errno))") }
+      guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+        throw Problem("another update, rollback or reset is under way")
+      }
+    }
+
+    deinit { if descriptor >= 0 { close(descriptor) } }
+  }
 
   public init() throws(Problem) {
     guard let text = SystemFiles.text(UpdateKey.standardPath), let key = UpdateKey(hexadecimal: text) else {
       throw Problem("this system has no key that updates are signed with (\(UpdateKey.standardPath))")
     }
     self.key = key
+    turn = try Turn()
   }
 
   /// - Returns: The version that was installed.
@@ -64,10 +82,8 @@ public struct Update {
 
   /// What the removed ones take counts as free.
   private func checkSpace(_ bytes: UInt64, _ change: Slots.Change) throws(Problem) {
-    var facts = statvfs()
-    guard statvfs(directory, &facts) == 0 else { throw Problem("\(directory): \(SystemError.text(errno))") }
     let freed = change.removed.reduce(UInt64(0)) { $0 + (SystemFiles.byteCount("\(directory)/\($1)") ?? 0) }
-    let free = UInt64(facts.f_bavail) * UInt64(facts.f_frsize) + freed
+    let free = SystemFiles.freeBytes(directory) + freed
     guard free >= bytes + Self.spareBytes else {
       throw Problem("the ESP has room for \(free >> 20) MiB, and \(bytes >> 20) MiB are needed")
     }

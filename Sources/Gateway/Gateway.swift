@@ -370,7 +370,8 @@ public final class Gateway: GatewayControl {
       portals: (state.acceptor?.listeners ?? []).map {
         let address = $0.address.description
         return PortalReport(
-          address: address, transport: "tcp", state: absent.contains(address) ? "no interface has it" : "listening")
+          address: address, transport: "tcp",
+          state: absent.contains(address) ? PortalReport.absent : PortalReport.listening)
       }, threads: state.context?.handles.count ?? 0, sessions: shards.reduce(0) { $0 + $1.sessions.count },
       memory: MemoryReport(
         arenaBytes: UInt64(shards.reduce(0) { $0 + $1.arenaBytes }),

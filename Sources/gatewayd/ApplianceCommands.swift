@@ -41,8 +41,8 @@ struct HealthyCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "healthy", abstract: "On the image: whether this version serves; else the one before is taken.",
     discussion: """
-      It serves if the daemon answers and listens at a portal. Disks and networks do not count: another version would find \
-      the same ones.
+      It serves if the daemon answers and listens at a portal, or would if an interface had the address. Disks and networks \
+      do not count: another version would find the same ones.
       """)
 
   @Option(help: ArgumentHelp("How long it may take until it does.", valueName: "seconds"))
@@ -55,7 +55,8 @@ struct HealthyCommand: ParsableCommand {
       let reason: String
       do throws(ControlError) {
         let status: StatusReport = try ControlClient.request(.init(.status), at: control.path)
-        if status.portals.contains(where: { $0.state == "listening" }) { return print("healthy") }
+        let states: Set = [PortalReport.listening, PortalReport.absent]
+        if status.portals.contains(where: { states.contains($0.state) }) { return print("healthy") }
         reason = "it listens at no portal"
       } catch { reason = error.message }
       guard ContinuousClock.now < deadline else {
@@ -103,6 +104,7 @@ struct UpdateCommand: ParsableCommand {
 
   func run() throws {
     do throws(Update.Problem) {
+      // From before the download: its place is one for all.
       let update = try Update()
       let version: String
       if source.hasPrefix("http://") || source.hasPrefix("https://") {
@@ -118,9 +120,11 @@ struct UpdateCommand: ParsableCommand {
     if reboot { Reboot.now() }
   }
 
-  /// To the state partition if there is one, else to memory; removed in any case.
+  /// To the state partition or to memory, wherever there is more room; removed in any case.
   private func download(_ body: (String) throws(Update.Problem) -> String) throws(Update.Problem) -> String {
-    let path = (MountTable.isMounted(at: "/state") ? "/state" : "/run") + "/update.efi"
+    let (state, memory) = ("/state", "/run")
+    let isRoomier = SystemFiles.freeBytes(state) > SystemFiles.freeBytes(memory)
+    let path = (MountTable.isMounted(at: state) && isRoomier ? state : memory) + "/update.efi"
     defer { for file in [path, path + ".sig"] { unlink(file) } }
     for (address, file) in [(source + ".sig", path + ".sig"), (source, path)] {
       let words = [

@@ -29,7 +29,7 @@ struct ReportCommand: ParsableCommand {
         print("(not there)\n")
         continue
       }
-      print(result.output + (result.status == 0 ? "" : "(exit code \(result.status))\n"))
+      print(SupportReport.redacted(result.output) + (result.status == 0 ? "" : "(exit code \(result.status))\n"))
     }
   }
 }

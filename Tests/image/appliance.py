@@ -129,6 +129,10 @@ class Appliance:
         (self.directory / "file").write_text(text)
         run(["mcopy", "-o", "-i", f"{self.path('system')}@@1M", self.directory / "file", f"::gatewayd/{name}"])
 
+    def put_version(self, path):
+        """A version onto the ESP beside the one that was flashed: the next start takes the newer."""
+        run(["mcopy", "-i", f"{self.path('system')}@@1M", path, "::EFI/Linux/"])
+
     def _drive(self, name, index=None):
         device = f"virtio-blk-pci,drive=node-{name},id={name},serial={name}"
         return ["-blockdev", f"driver=raw,node-name=node-{name},discard=unmap,file.driver=file,file.filename="
@@ -182,7 +186,8 @@ class Appliance:
         control.unlink(missing_ok=True)
         self.process = start([
             "qemu-system-x86_64", "-name", f"image-{self.name}", "-nodefaults", "-no-user-config", "-no-reboot",
-            "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", self.megabytes, "-display", "none",
+            "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", self.megabytes,
+            "-display", "none",
             "-chardev", f"file,id=console,append=on,path={self.console}", "-serial", "chardev:console",
             "-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}/OVMF_CODE_4M.fd",
             "-drive", f"if=pflash,format=raw,file={self.directory}/vars",

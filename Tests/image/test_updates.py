@@ -37,7 +37,7 @@ class Updates(UpdateCase):
     def test_3_back(self):
         """The way back: the version before is started"""
         self.machine.restart("gatewayd rollback --reboot")
-        self.machine.until(rf"(?s)^Version +{re.escape(self.first)} \(proven\).*^Other +91 \(failed\)")
+        self.machine.until(rf"(?s)^Version +{re.escape(self.first)} \(proven\).*^Other +91 \(put aside\)")
         self.machine.can_log_in()
 
     def test_4_not_healthy(self):
@@ -53,3 +53,19 @@ class Updates(UpdateCase):
         self.update(another_version("93", "rdinit=/none"), tries=1)
         self.machine.until_shown(PANIC)
         self.machine.until(rf"(?s)^Version +{re.escape(self.first)} \(proven\).*^Other +93 \(failed\)")
+
+    def test_6_no_program(self):
+        """A version whose gatewayd cannot even be run is left for the one before, by itself"""
+        self.update(another_version("94", "systemd.mask=gatewayd.service"), tries=1)
+        self.machine.until(r"^Version +94 \(failed\)|^Version +94 \(on trial, 0")
+        self.machine.can_log_in()
+        self.machine.run("chmod a-x /usr/sbin/gatewayd")
+        self.machine.forget()
+        self.machine.until(rf"(?s)^Version +{re.escape(self.first)} \(proven\).*^Other +94 \(failed\)", 600)
+
+    def test_7_older(self):
+        """An older version that does not serve is left for the newer one that was put aside for it"""
+        self.update(another_version("0.0.1", "systemd.mask=gatewayd.service"), tries=1)
+        self.machine.until(rf"(?s)^Version +0.0.1 \(failed\).*^Other +{re.escape(self.first)} \(put aside\)")
+        self.machine.forget()
+        self.machine.until(rf"(?s)^Version +{re.escape(self.first)} \(proven\).*^Other +0.0.1 \(failed\)", 900)

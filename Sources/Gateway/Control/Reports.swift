@@ -26,6 +26,10 @@ public struct PortalReport: Codable, Sendable, Equatable {
   /// `listening`, or in a few words why not.
   public var state: String
 
+  public static let listening = "listening"
+  /// It listens, and nobody gets there yet.
+  public static let absent = "no interface has it"
+
   public init(address: String, transport: String, state: String) {
     self.address = address
     self.transport = transport
