@@ -21,34 +21,51 @@ class Cut(Exception):
 
 
 class CutConnection(initiator.Connection):
-    """Resets itself after so many bytes have been sent."""
+    """Resets itself after so many bytes have been sent, or so many PDUs have been received."""
 
-    left = 1 << 60
+    left = received = 1 << 60
+    # Where each PDU that was sent has ended, of the last connection.
+    ends = []
 
     def send_bytes(self, data):
         if len(data) <= self.left:
             self.left -= len(data)
-            return super().send_bytes(data)
+            super().send_bytes(data)
+            self.ends.append((self.ends or [0])[-1] + len(data))
+            return
         with contextlib.suppress(OSError):
             super().send_bytes(data[:self.left])
             # Some time for what was sent to be taken, or none.
             if self.left % 3 == 0:
                 time.sleep(0.002)
+        self.reset()
+
+    def receive(self, seconds=None):
+        if self.received == 0:
+            self.reset()
+        self.received -= 1
+        return super().receive(seconds)
+
+    def reset(self):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
         raise Cut
 
 
 class FlippedConnection(initiator.Connection):
-    """Turns one bit over of what it sends after the login."""
+    """Turns one bit over of what it sends after the login, or has two runs of bytes change places."""
 
     flip_at = None
+    swaps = False
     sent = 0
 
     def send_bytes(self, data):
         if self.flip_at is not None and self.sent <= self.flip_at // 8 < self.sent + len(data):
-            data = bytearray(data)
-            data[self.flip_at // 8 - self.sent] ^= 1 << self.flip_at % 8
+            data, place = bytearray(data), self.flip_at // 8 - self.sent
+            if self.swaps:
+                data[place:place + 16] = data[place + 8:place + 16] + data[place:place + 8]
+            else:
+                data[place] ^= 1 << self.flip_at % 8
         self.sent += len(data)
         super().send_bytes(bytes(data))
 
@@ -69,7 +86,7 @@ class Network(GatewayCase):
         return b"".join(pattern(lba, version) for lba in range(self.BLOCKS))
 
     def journey(self, session, version):
-        """A bit of everything: immediate, unsolicited and solicited data, reads, a ping, task management, a logout."""
+        """A bit of everything: immediate and solicited data, reads, a ping, task management, a logout."""
         session.ready()
         session.write(0, 0, self.content(version)).good()
         self.acknowledged = version
@@ -90,7 +107,7 @@ class Network(GatewayCase):
             self.assertIn(block, allowed, f"block {lba}, of versions {versions}")
 
     def test_cut_anywhere(self):
-        """A connection reset anywhere, within and between PDUs, leaves nothing behind and loses nothing"""
+        """A connection reset anywhere, at and between all boundaries of PDUs, leaves nothing behind and loses nothing"""
         gateway = self.start("memory:16M", "memory:16M")
         writer = self.keep(Writer(gateway, lun=1))
         before = self.holdings(gateway)
@@ -99,42 +116,48 @@ class Network(GatewayCase):
         with initiator.Session(gateway) as first:
             first.ready()
             first.write(0, 0, self.content(0)).good()
-        total = self.length_of_journey(gateway, keys)
+        ends, answers = self.length_of_journey(gateway, keys)
         rng = random.Random(2)
-        # Each boundary of a PDU is a multiple of four.
-        places = sorted({*range(0, 600, 4), *(rng.randrange(total) for _ in range(150))})
-        self.acknowledged, version = 1, 1
+        # Behind each PDU, within and behind the header of the next, and anywhere.
+        places = sorted({place for end in [0, *ends[:-1]] for place in (end, end + 20, end + 48)}
+                        | {rng.randrange(ends[-1]) for _ in range(100)})
+        self.acknowledged, self.version = 1, 1
         for place in places:
-            version += 1
-            was = self.acknowledged
-            with self.connections(CutConnection):
-                CutConnection.left = place
-                with contextlib.suppress(Cut, OSError, Closed):
-                    session = initiator.Session(gateway, keys=keys)
-                    self.journey(session, version)
-            self.assert_alive(gateway)
-            allowed = [self.acknowledged] if self.acknowledged == version else [was, version]
-            self.check(gateway, allowed)
-            if self.acknowledged != version:
-                # Whole again for the next.
-                with initiator.Session(gateway) as whole:
-                    whole.ready()
-                    whole.write(0, 0, self.content(version)).good()
-                self.acknowledged = version
+            self.cut(gateway, keys, left=place)
+        # And behind each PDU of the target.
+        for number in range(answers):
+            self.cut(gateway, keys, received=number)
         writer.finish()
         self.assert_given_back(gateway, before, 5)
-        print(f"network: cut at {len(places)} places of {total} bytes")
+        print(f"network: cut at {len(places)} places of {len(ends)} PDUs, and behind {answers} of the target's")
+
+    def cut(self, gateway, keys, left=1 << 60, received=1 << 60):
+        """A journey that ends there; then each block is of before it or of it, and of it if it was acknowledged."""
+        self.version += 1
+        was = self.acknowledged
+        with self.connections(CutConnection), contextlib.suppress(Cut, OSError, Closed):
+            CutConnection.left, CutConnection.received = left, received
+            self.journey(initiator.Session(gateway, keys=keys), self.version)
+        self.assert_alive(gateway)
+        self.check(gateway, [self.version] if self.acknowledged == self.version else [was, self.version])
+        if self.acknowledged != self.version:
+            # Whole again for the next.
+            with initiator.Session(gateway) as whole:
+                whole.ready()
+                whole.write(0, 0, self.content(self.version)).good()
+            self.acknowledged = self.version
 
     def length_of_journey(self, gateway, keys):
+        """Where each PDU that is sent ends, in bytes; how many PDUs come."""
         with self.connections(CutConnection):
-            CutConnection.left = 1 << 60
+            CutConnection.left = CutConnection.received = 1 << 60
+            CutConnection.ends = []
             session = initiator.Session(gateway, keys=keys)
-            connection = session.connection
             self.journey(session, 1)
-        return (1 << 60) - connection.left
+        return list(CutConnection.ends), (1 << 60) - session.connection.received
 
     def test_flipped_bits(self):
-        """With digests on, a bit turned over anywhere never becomes an answer, or content that nobody wrote"""
+        """With digests on, bits turned over and bytes that changed places never become content that nobody wrote"""
         gateway = self.start("memory:16M")
         rng = random.Random(3)
         with initiator.Session(gateway, keys=DIGESTS) as session:
@@ -150,6 +173,7 @@ class Network(GatewayCase):
                 connection = session.connection
                 # The command, its immediate data, or what is asked for later.
                 span = 8 * (self.BLOCKS * BLOCK + 200)
+                connection.swaps = version % 3 == 0
                 connection.sent, connection.flip_at = 0, rng.randrange(rng.choice((8 * 52, span)))
                 done = False
                 try:
@@ -157,7 +181,7 @@ class Network(GatewayCase):
                     done = result.status == scsi.GOOD
                     if not done:
                         noticed += 1
-                except (Closed, AssertionError, TimeoutError):
+                except (Closed, AssertionError):
                     # Closed; or a Reject, of what had to be thrown away.
                     ended += 1
             self.assert_alive(gateway)

@@ -14,6 +14,8 @@ from machines.scene import verify_command
 
 ROUNDS = int(os.environ.get("GATEWAYD_LAB_ROUNDS", "2"))
 FIGURES = LOGS / "takeovers.json"
+# MiB that a disk grows by.
+GROWTH = 64
 
 
 class TakeoverCase(PairCase):
@@ -299,16 +301,84 @@ class Takeover(TakeoverCase):
         self.keys_are(passive)
 
 
+    def test_growth(self):
+        """The shared disk grows under load, the passive sees it first, and the active is killed: none of it is lost"""
+        self.start_pair()
+        device = self.attach()
+        active, passive = self.order()
+        before = active.target.unit(self.lun)["sizeBytes"]
+        load = self.begin_load("growth", 0, device, seconds=30)
+        self.pair.grow(self.lun, GROWTH)
+        passive.nexus.rescan(self.lun)
+        self.initiator.machine.run("sleep 3")
+        self.assertEqual(active.target.unit(self.lun)["sizeBytes"], before, "it moved before who serves it saw it")
+        active.nexus.rescan(self.lun)
+        active.target.until_unit(self.lun, lambda unit: unit["sizeBytes"] == before + (GROWTH << 20))
+        self.assertEqual(self.order(), [active, passive])
+        active.crash()
+        self.until_role(passive, "active", 30)
+        self.keys_are(passive)
+        self.assert_verified(load, 240)
+        self.assertEqual(passive.target.unit(self.lun)["sizeBytes"], before + (GROWTH << 20))
+        active.target.resume()
+        self.until_paired()
+        self.initiator.resize(self.lun, device, before + (GROWTH << 20))
+        self.verify(device, count=200, offset=before - (8 << 20), seconds=60)
+        # And back, with records that are where the label is now.
+        self.resume()
+        load = self.begin_load("growth", 1, device)
+        self.switch(passive)
+        self.until_role(active, "active", 30)
+        self.keys_are(active)
+        self.assert_verified(load, 120)
+
+
 class TwoDisks(TakeoverCase):
     disk_count = 2
+
+    def start_pair(self, settings=""):
+        super().start_pair(settings)
+        for lun in self.pair.luns:
+            for node in self.pair.nodes:
+                self.until_known(node, lun)
+
+    @staticmethod
+    def until_known(node, lun):
+        wait_until(lambda: (node.disk(lun) or {}).get("verdict") == "exported", 60,
+                   f"{node.machine.name} knows disk {lun}", step=0.5)
+
+    def test_force(self):
+        """The disk that decides is lost, and the active's power: nobody takes over by itself, and an operator can"""
+        self.start_pair()
+        active, passive = self.order()
+        arbiter, other = sorted(self.report(passive)["disks"], key=lambda disk: not disk["isArbiter"])
+        device = self.initiator.attached(other["lun"], *self.a.portals, *self.b.portals)
+        load = self.begin_load("force", 0, device, seconds=10)
+        state = f"/sys/block/{arbiter['path'].removeprefix('/dev/')}/device/state"
+        passive.machine.run(f"echo offline >{state}")
+        active.lose_power()
+        self.initiator.machine.run("sleep 12")
+        self.assertNotEqual(self.role(passive), "active")
+        self.assertEqual(passive.target.command("pair force --yes")[0], 0)
+        self.until_role(passive, "active", 30)
+        self.assert_verified(load, 120)
+        # What was lost is back, and who was off: it has no say in what was decided.
+        passive.machine.run(f"echo running >{state}")
+        active.boot()
+        active.attach_disks()
+        active.start()
+        self.until_paired()
+        self.assertEqual(self.order(), [passive, active])
+        for lun in self.pair.luns:
+            self.until_known(passive, lun)
+            keys, kind = self.pair.shelf.registrations(list(self.pair.shelf.disks)[lun])
+            self.assertEqual([key & 0xFFFFFFFF for key in keys], [self.report(passive)["epoch"]], (lun, keys, kind))
+            device = self.initiator.attached(lun, *self.a.portals, *self.b.portals)
+            self.assert_verified(self.begin_load("forced", lun, device, seconds=4, ahead=0), 120)
 
     def test_one_path(self):
         """One of two disks answers the active node no more, though its kernel shows it: the other node serves both"""
         self.start_pair()
-        for lun in self.pair.luns:
-            for node in self.pair.nodes:
-                wait_until(lambda node=node, lun=lun: (node.disk(lun) or {}).get("verdict") == "exported", 60,
-                           f"{node.machine.name} knows disk {lun}", step=0.5)
         active, passive = self.order()
         other = next(disk for disk in self.report(active)["disks"] if not disk["isArbiter"])
         state = f"/sys/block/{other['path'].removeprefix('/dev/')}/device/state"

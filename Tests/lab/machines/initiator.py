@@ -6,8 +6,9 @@ ANY_SESSION = "/sys/class/iscsi_session/session*"
 
 
 class Initiator:
-    def __init__(self, machine, portal):
-        self.machine, self.portal = machine, portal
+    def __init__(self, machine, portal, name=target.NAME):
+        """`portal`, `name`: the target's address and iSCSI name."""
+        self.machine, self.portal, self.name = machine, portal, name
         # What discovery and sessions go over unless told otherwise: "tcp" or "iser".
         self.transport = "tcp"
         self.prepare()
@@ -27,7 +28,7 @@ class Initiator:
             f"iscsiadm -m discovery -t sendtargets -p {self.portal} -I {self.interface(transport)}", 60)
 
     def node(self, words="", transport=None):
-        return f"iscsiadm -m node -T {target.NAME} -p {self.portal} -I {self.interface(transport)} {words}"
+        return f"iscsiadm -m node -T {self.name} -p {self.portal} -I {self.interface(transport)} {words}"
 
     def set(self, values):
         """Settings of the target's record: {"node.session.auth.authmethod": "CHAP"}."""
@@ -93,6 +94,15 @@ class Initiator:
                 raise AssertionError(output)
         (disk, *_) = self.paths(lun).values()
         return "/dev/mapper/" + self.machine.run(f"cat /sys/block/{disk.removeprefix('/dev/')}/holders/dm-*/dm/name")
+
+    def resize(self, lun, device, size):
+        """Every path of a multipath map is looked at anew, then the map has the new size in bytes."""
+        for disk in self.routes(lun).values():
+            # A path may be on its way back.
+            self.machine.until(f"sg_turs {disk}; echo 1 >/sys/block/{disk.removeprefix('/dev/')}/device/rescan; "
+                               f"[ $(blockdev --getsize64 {disk}) = {size} ]", 60, f"{disk} has grown")
+        self.machine.run(f"multipathd resize map {device.removeprefix('/dev/mapper/')}", 60)
+        self.machine.until(f"[ $(blockdev --getsize64 {device}) = {size} ]", 20, f"{device} has grown")
 
     def priorities(self):
         """What multipathd thinks of each disk: {"sda": (50, "ready"), …}."""

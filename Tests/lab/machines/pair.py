@@ -153,6 +153,14 @@ class Pair:
             if self.text(name):
                 raise TimedOut(f"{name} has something on it still")
 
+    def grow(self, lun, megabytes):
+        """A disk becomes so much larger; who uses it is not told."""
+        name = list(self.shelf.disks)[lun]
+        size = f"blockdev --getsize64 {self._device(name)}"
+        wanted = int(self.storage.run(size)) + (megabytes << 20)
+        self.storage.resize(name, wanted >> 20)
+        self.storage.until(f"[ $({size}) = {wanted} ]", 20, f"{name} has grown")
+
     def text(self, name, count=1):
         """What stands in the first blocks of 512 bytes of a disk, without its zeroes."""
         disk = self._device(name)

@@ -96,6 +96,10 @@ class Nexus:
     def logout(self):
         self.machine.run(self._node("--logout"), 60)
 
+    def rescan(self, lun):
+        """Its kernel asks how large the disk is."""
+        self.machine.run(f"echo 1 >/sys/block/{self.disk(lun).removeprefix('/dev/')}/device/rescan")
+
     def disk(self, lun, seconds=30):
         """The device of a LUN by this session."""
         name = f"iqn.2026-01.example.lab:{self.name or self.machine.name}"
