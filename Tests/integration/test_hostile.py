@@ -305,6 +305,19 @@ class FullFeature(GatewayCase):
         self.assertTrue(first.connection.is_closed_within(2))
         second.ready()
 
+    def test_into_a_session(self):
+        """A login into a session that lives, of whoever, or into one that is not there, is refused, and harms nobody"""
+        gateway = self.start()
+        with initiator.Session(gateway) as session:
+            session.ready()
+            for name, isid, into, status in [("test", session.isid, session.tsih, 0x0206),
+                                             ("other", None, session.tsih, 0x0206),
+                                             ("other", None, session.tsih ^ 0x5555, 0x020A)]:
+                with self.assertRaises(initiator.LoginRefused) as refused:
+                    initiator.Session(gateway, initiator=f"iqn.2026-01.example:{name}", isid=isid, into=into)
+                self.assertEqual(refused.exception.status, status)
+            session.read(0, 0, 8).good()
+
     def test_silent_initiator_is_asked(self):
         """NOP-Out with data is answered with that data (RFC 7143 §11.19)"""
         data = os.urandom(4096)

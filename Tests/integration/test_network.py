@@ -107,7 +107,7 @@ class Network(GatewayCase):
             self.assertIn(block, allowed, f"block {lba}, of versions {versions}")
 
     def test_cut_anywhere(self):
-        """A connection reset anywhere, at and between all boundaries of PDUs, leaves nothing behind and loses nothing"""
+        """A connection reset anywhere, at and between PDUs of both sides, leaves nothing behind and loses nothing"""
         gateway = self.start("memory:16M", "memory:16M")
         writer = self.keep(Writer(gateway, lun=1))
         before = self.holdings(gateway)

@@ -163,10 +163,11 @@ class Session:
     """A session of one connection. `secret` and `user` answer CHAP; `mutual` is the secret the target must know."""
 
     def __init__(self, target, initiator="iqn.2026-01.example:test", user=None, secret=None, mutual_user=None,
-                 mutual=None, discovery=False, keys=None, login=True, isid=None, seconds=5, algorithms="5"):
+                 mutual=None, discovery=False, keys=None, login=True, isid=None, seconds=5, algorithms="5", into=0):
         self.target, self.initiator, self.discovery = target, initiator, discovery
         self.user, self.secret, self.mutual_user, self.mutual = user, secret, mutual_user, mutual
-        self.algorithms = algorithms
+        # The TSIH of a session that this is to be a connection of; 0: a new one.
+        self.algorithms, self.into = algorithms, into
         self.offered = keys or {}
         self.connection = Connection(target.address, target.port, seconds)
         self.isid = isid or b"\x80" + os.urandom(5)
@@ -184,7 +185,7 @@ class Session:
 
     def login_pdu(self, current, following, data, transit=True):
         pdu = PDU(LOGIN | IMMEDIATE, (0x80 if transit else 0) | current << 2 | following, data)
-        pdu.header[8:14] = self.isid
+        pdu.header[8:14], pdu.header[14:16] = self.isid, self.into.to_bytes(2, "big")
         pdu.put(16, 0).put(24, self.cmd_sn).put(28, self.exp_stat_sn)
         return pdu
 
@@ -198,6 +199,7 @@ class Session:
             raise LoginRefused(status)
         self.exp_stat_sn = answer.stat_sn + 1
         self.keys.update(decode_keys(answer.data))
+        self.tsih = int.from_bytes(answer.header[14:16], "big")
         return answer
 
     def login(self):
@@ -213,9 +215,10 @@ class Session:
             "MaxRecvDataSegmentLength": "262144", "MaxBurstLength": "262144", "FirstBurstLength": "65536",
             "MaxConnections": "1", "MaxOutstandingR2T": "1", "DefaultTime2Wait": "2", "DefaultTime2Retain": "0",
             "ErrorRecoveryLevel": "0", "DataPDUInOrder": "Yes", "DataSequenceInOrder": "Yes", **self.offered}
-        if self.discovery:
+        if self.discovery or self.into:
+            # The others are the leading connection's.
             operational = {k: v for k, v in operational.items() if k in ("HeaderDigest", "DataDigest",
-                           "MaxRecvDataSegmentLength", "ErrorRecoveryLevel")}
+                           "MaxRecvDataSegmentLength", "ErrorRecoveryLevel")[:3 if self.into else 4]}
         answer = self._exchange(1, 3, operational)
         while answer.flags & 0x83 != 0x83:
             answer = self._exchange(1, 3, {})
