@@ -118,18 +118,18 @@ def session_rows(scale, kind):
 
 
 def lun_rows(scale):
-    """IOPS and memory by the number of LUNs."""
+    """IOPS, latency and memory by the number of LUNs."""
     names = [name for name in scale if _of(scale, name, "luns")]
     counts = sorted({int(n) for name in names for n in _of(scale, name, "luns")})
-    yield ["LUNs", *(f"{name}{what}" for name in names for what in (" IOPS", " RSS MiB", " KiB a LUN"))]
+    yield ["LUNs", *(f"{name}{what}" for name in names for what in (" IOPS", " p99 us", " RSS MiB", " KiB a LUN"))]
     for count in counts:
         cells = [str(count)]
         for name in names:
             rss = _of(scale, name, "luns", count, "rss_kib")
             base = _of(scale, name, "luns", counts[0], "rss_kib")
             each = (rss - base) / (count - counts[0]) if rss and base and count > counts[0] else None
-            cells += [number(_of(scale, name, "luns", count, "iops")), number(rss / 1024 if rss else None),
-                      number(each)]
+            cells += [number(_of(scale, name, "luns", count, "iops")), number(_of(scale, name, "luns", count, "p99_us")),
+                      number(rss / 1024 if rss else None), number(each)]
         yield cells
 
 
