@@ -128,8 +128,8 @@ def lun_rows(scale):
             rss = _of(scale, name, "luns", count, "rss_kib")
             base = _of(scale, name, "luns", counts[0], "rss_kib")
             each = (rss - base) / (count - counts[0]) if rss and base and count > counts[0] else None
-            cells += [number(_of(scale, name, "luns", count, "iops")), number(_of(scale, name, "luns", count, "p99_us")),
-                      number(rss / 1024 if rss else None), number(each)]
+            cells += [number(_of(scale, name, "luns", count, what)) for what in ("iops", "p99_us")]
+            cells += [number(rss / 1024 if rss else None), number(each)]
         yield cells
 
 

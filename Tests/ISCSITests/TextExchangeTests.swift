@@ -89,7 +89,8 @@ struct TextExchangeTests {
     #expect(pairs(ask(&exchange, ["SendTargets=All"]))?.last == "TargetAddress=192.0.2.1:3260,1")
   }
 
-  @Test("A long answer comes in pieces of whole pairs, each fetched by an empty request (§11.11)", arguments: [1, 1000])
+  @Test(
+    "A long answer comes in pieces of whole pairs, each fetched by an empty request (§11.11)", arguments: [1, 1000])
   func pieces(_ portalCount: Int) throws {
     var exchange = try Self.exchange(portalCount: portalCount, segment: 512)
     var step = ask(&exchange, ["SendTargets=All"])
