@@ -41,6 +41,7 @@ public struct ConsolePage: Sendable {
     if let status {
       add("Target", [status.targetName])
       add("Portals", status.portals.map { "\($0.address) \($0.transport), \($0.state)" })
+      if let rdma = status.rdma { add("iSER", [rdma.listener.text]) }
       add("Sessions", ["\(status.sessions)"])
       add("Pair", pairLines)
       add("Exported", exported(status))

@@ -65,7 +65,7 @@ extension DiskReport {
 }
 
 extension ISERListenerReport {
-  var text: String {
+  public var text: String {
     switch state {
     case .off: ISERState.off(reason ?? "?").text
     case .listening: ISERState.listening(addresses).text
