@@ -387,7 +387,9 @@ class Soak(GatewayCase):
         grown = self.resident(gateway) - warm
         print(f"soak: resident {self.resident(gateway) >> 20} MiB, "
               f"{grown / (1 << 20):+.1f} MiB since a third of the time")
-        self.assertLess(grown, 32 << 20, "the process grows")
+        # A sanitizer keeps what was freed.
+        if not process.SANITIZER:
+            self.assertLess(grown, 32 << 20, "the process grows")
         for what in ("commands", "logouts", "connections reset"):
             self.assertGreater(total[what], 0, what)
         # Full service after all of it.

@@ -36,6 +36,8 @@ class UnitCase(GatewayCase):
     def setUp(self):
         if not are_available():
             self.skipTest("loop devices need root")
+        if process.SANITIZER:
+            self.skipTest("a sanitizer does not start as another user without capabilities")
         self.room = self.keep(Room())
 
     def part(self, name, prefix=()):

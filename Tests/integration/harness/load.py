@@ -4,7 +4,7 @@ import struct
 import threading
 import time
 
-from . import initiator
+from . import initiator, process
 
 BLOCK = 512
 
@@ -54,6 +54,10 @@ class Writer(threading.Thread):
                 raise AssertionError(f"block {lba} does not hold version {version}")
         self.longest = max(self.longest, time.monotonic() - begin)
         self.count += 1
+
+    def reach(self, count, seconds=10):
+        """Waits until so many writes have been acknowledged."""
+        process.wait_until(lambda: self.count >= count or self.error, seconds, f"{count} writes")
 
     def finish(self):
         """Stops, and raises what went wrong on the way."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 # How many times longer a wait may take: more than 1 for a daemon built with a sanitizer.
 SLOWNESS = float(os.environ.get("GATEWAYD_SLOWNESS", "1"))
+# The sanitizer that the daemon is built with; none: "".
+SANITIZER = os.environ.get("GATEWAYD_SANITIZER", "")
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
