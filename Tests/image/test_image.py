@@ -1,8 +1,14 @@
 """The unmodified image from its first start on: what it exports and refuses, keeps and shows, and what it takes."""
 
+import hashlib
 import re
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
 
-from appliance import ApplianceCase, initiate, latest, suffixed
+from appliance import IMAGES, REPOSITORY, ApplianceCase, initiate, latest, suffixed
+from machines.places import run
 
 MEMORY_MIB_MAX = 420
 IMAGE_MIB_MAX = 120
@@ -14,8 +20,26 @@ class Size(ApplianceCase):
         pass
 
     def test_size(self):
-        """The version that an update brings has at most 120 MiB"""
-        self.assertLess(suffixed(latest(), ".efi").stat().st_size, IMAGE_MIB_MAX << 20)
+        """What an update brings, and what is flashed, have at most 120 MiB; the stick needs at most 1.1 GiB"""
+        for suffix in (".efi", ".raw.zst"):
+            self.assertLess(suffixed(latest(), suffix).stat().st_size, IMAGE_MIB_MAX << 20)
+        self.assertLess(suffixed(latest(), ".raw").stat().st_size, 1.1 * (1 << 30))
+
+
+class Rebuild(unittest.TestCase):
+    def test_same_bytes(self):
+        """Built twice of the same source, packages and key, all files are the same"""
+        sums = []
+        with tempfile.TemporaryDirectory(dir=IMAGES.parent) as directory:
+            for name in ("one", "other"):
+                output = Path(directory) / name
+                run([REPOSITORY / "image" / "build", "--version", "1", "--key", IMAGES / "signing-key.pem",
+                     "--output", output], 600)
+                sums.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                             for path in output.glob("gatewayd-*")})
+                shutil.rmtree(output)
+        self.assertEqual(len(sums[0]), 10)
+        self.assertEqual(*sums)
 
 
 class Life(ApplianceCase):
