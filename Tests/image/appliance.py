@@ -97,6 +97,8 @@ class Appliance:
         self.credentials = {"gatewayd.authorized_keys": login_key().with_suffix(".pub").read_text()}
         # What else QEMU is to give it.
         self.devices = []
+        # Else it has no disk with the image, and starts from the network.
+        self.has_system = True
         self.process = self.qmp = None
         # The status that QEMU ended with by itself.
         self.fault = 0
@@ -181,7 +183,7 @@ class Appliance:
         credentials = [word for name, text in self.credentials.items() for word in (
             "-smbios", "type=11,value=io.systemd.credential.binary:"
             f"{name}={base64.b64encode(text.encode()).decode()}")]
-        drives = self._drive("system", 0) + [word for name in self.drives for word in self._drive(name)]
+        drives = (self._drive("system", 0) if self.has_system else []) + [word for name in self.drives for word in self._drive(name)]
         control = self.directory / "qmp"
         control.unlink(missing_ok=True)
         self.process = start([

@@ -126,16 +126,16 @@ class Life(ApplianceCase):
         """A factory reset forgets what was kept on its own disk, and nothing on the data disks"""
         name, node = self.machine.target(), self.machine.run("cat /state/gatewayd/node")
         self.machine.run("mount -o remount,rw /efi && mkdir -p /efi/gatewayd && : >/efi/gatewayd/kept && sync && "
-                         "mount -o remount,ro /efi; : >/state/lost")
+                         "mount -o remount,ro /efi; : >/state/old")
         self.machine.restart("gatewayd factory-reset --keep-settings --yes --reboot")
         self.machine.until(r"(?s)Notes +state-reset: done.*LUN 0 .*LUN 1 ")
         self.machine.can_log_in()
-        self.assertEqual(self.machine.run("ls /efi/gatewayd; ls /state | grep lost || true"), "kept")
+        self.assertEqual(self.machine.run("ls /efi/gatewayd; ls /state | grep -x old || true"), "README.txt\nkept")
         self.machine.restart("gatewayd factory-reset --yes --reboot")
         self.machine.until(r"(?s)Notes +factory-reset: done.*LUN 0 .*LUN 1 ")
+        self.machine.can_log_in()
         self.assertEqual(self.machine.run("ls /efi/gatewayd 2>/dev/null || true"), "")
         self.assertEqual(self.machine.target(), name)
-        self.machine.can_log_in()
         self.assertNotEqual(self.machine.run("cat /state/gatewayd/node"), node)
         initiate(f"read -P {0x51} 0 8M", url=self.machine.url(0))
 
@@ -167,3 +167,17 @@ class Settings(ApplianceCase):
         self.machine.credentials["gatewayd.toml"] = '[target]\nname = "iqn.2026-01.example:credential"\n'
         self.machine.power_on()
         self.machine.until(r"^Target +iqn\.2026-01\.example:credential$")
+
+
+class NetworkStart(ApplianceCase):
+    def test_network(self):
+        """Started by kernel and initrd alone, as PXE does it, it exports a blank disk, and says that nothing is kept"""
+        base = latest()
+        self.machine.has_system = False
+        self.machine.devices = ["-kernel", suffixed(base, ".vmlinuz"), "-initrd", suffixed(base, ".initrd"),
+                                "-append", "console=tty0 console=ttyS0,115200 panic=10"]
+        self.machine.blank("data")
+        self.machine.power_on("data")
+        self.machine.until(r"^Exported +LUN 0 ")
+        self.assertIn("no state is kept", self.machine.page())
+        initiate("write -P 7 0 64k", "read -P 7 0 64k", url=self.machine.url(0))
