@@ -183,7 +183,8 @@ class Appliance:
         credentials = [word for name, text in self.credentials.items() for word in (
             "-smbios", "type=11,value=io.systemd.credential.binary:"
             f"{name}={base64.b64encode(text.encode()).decode()}")]
-        drives = (self._drive("system", 0) if self.has_system else []) + [word for name in self.drives for word in self._drive(name)]
+        drives = self._drive("system", 0) if self.has_system else []
+        drives += [word for name in self.drives for word in self._drive(name)]
         control = self.directory / "qmp"
         control.unlink(missing_ok=True)
         self.process = start([
