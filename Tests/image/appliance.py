@@ -28,6 +28,8 @@ BOOT_SECONDS = 240 * float(os.environ.get("GATEWAYD_SLOWNESS", "1"))
 PAGE = "\x1b[H\x1b[2J"
 # As long as console=ttyS0 is the last on the kernel's command line: a panic is told there.
 PANIC = "Kernel panic - not syncing"
+# On a busy host the kernel may measure the emulated clocks so wrongly that its timer never comes again.
+STALLED = "rcu: INFO: rcu_preempt detected stalls"
 
 
 def latest():
@@ -106,7 +108,7 @@ class Appliance:
         self.lock = threading.Lock()
         # Names of disks: as it was powered on, and what was plugged in since.
         self.drives, self.plugged = (), {}
-        self.mark = 0
+        self.mark = self.begin = 0
         shutil.copy(FIRMWARE / "OVMF_VARS_4M.fd", self.directory / "vars")
         self.flash("system")
 
@@ -159,8 +161,8 @@ class Appliance:
     def power_on(self, *disks):
         """Boots from the disk `system`, with these disks beside it."""
         self.drives, self.plugged, self.fault = disks, {}, 0
-        self.mark = self.console.stat().st_size if self.console.exists() else 0
         self._start()
+        self.mark = self.begin
         threading.Thread(target=self._keep_on, args=(self.process,), daemon=True).start()
 
     def _keep_on(self, process):
@@ -185,6 +187,8 @@ class Appliance:
             f"{name}={base64.b64encode(text.encode()).decode()}")]
         drives = self._drive("system", 0) if self.has_system else []
         drives += [word for name in self.drives for word in self._drive(name)]
+        # Where on its console this start begins.
+        self.begin = self.console.stat().st_size if self.console.exists() else 0
         control = self.directory / "qmp"
         control.unlink(missing_ok=True)
         self.process = start([
@@ -215,8 +219,11 @@ class Appliance:
 
     def shown(self):
         """What came over the serial line since the mark."""
+        return self._said_since(self.mark)
+
+    def _said_since(self, place):
         with open(self.console, "rb") as file:
-            file.seek(self.mark)
+            file.seek(place)
             return file.read().decode(errors="replace")
 
     def page(self):
@@ -236,12 +243,23 @@ class Appliance:
         def step():
             if self.fault:
                 raise TimedOut(f"QEMU has ended with {self.fault}; {LOGS}/{self.name}.qemu.log")
+            self._start_again_if_stalled()
             return condition()
 
         try:
             return wait_until(step, seconds, f"'{what}' on {self.console}", step=0.5)
         except TimedOut as late:
             raise TimedOut(f"{late}; the last page:\n{self.page()}") from None
+
+    def _start_again_if_stalled(self):
+        """A start whose clock stands still, before anything of the system ran, is done once more."""
+        begin = self.begin
+        said = self._said_since(begin)
+        if STALLED not in said or PAGE in said:
+            return
+        print(f"{self.name}: its clock stands still: started once more", flush=True)
+        self.qmp("quit")
+        wait_until(lambda: self.begin != begin, 60, "QEMU is started anew", step=0.1)
 
     def forget(self):
         """What was shown until now is not looked at any more."""
