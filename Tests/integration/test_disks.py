@@ -368,6 +368,8 @@ class NotOurs(DiskCase):
     def test_settings_name_disks(self):
         """Disks that the settings do not name are not touched, labelled or not, until the settings name them"""
         blank, labelled, content = self.loop(), self.loop(), self.loop()
+        # More blank ones: none of them may get the number of the labelled one, though its label is read later.
+        more = [self.loop() for _ in range(3)]
         gateway = self.discover(labelled.device)
         number = self.verdict(gateway, labelled.device, "exported")["lun"]
         gateway.stop()
@@ -387,18 +389,20 @@ class NotOurs(DiskCase):
         with initiator.Session(gateway) as session:
             self.assertEqual(len(session.luns()), 1)
             self.assertEqual([Path(disk.device).read_bytes() for disk in (blank, labelled, content)], before)
-            names = ", ".join(f'"{disk.device}"' for disk in (blank, labelled, content))
+            names = ", ".join(f'"{disk.device}"' for disk in (blank, labelled, content, *more))
             gateway.settings_path.write_text(f"[discovery]\nonly = [{names}]\n")
             gateway.reload()
             self.assertEqual(self.verdict(gateway, labelled.device, "exported")["lun"], number)
             self.verdict(gateway, blank.device, "exported")
+            for disk in more:
+                self.verdict(gateway, disk.device, "exported")
             self.assertIn("adopt", self.verdict(gateway, content.device, "held")["advice"])
-            self.assertEqual(len(session.luns()), 3)
+            self.assertEqual(len(session.luns()), 6)
 
             gateway.settings_path.write_text("[discovery]\nonly = []\n")
             gateway.reload()
             process.wait_until(lambda: "until the next start" in gateway.log, 5, "it is told what stays")
-            self.assertEqual(len(session.luns()), 3)
+            self.assertEqual(len(session.luns()), 6)
 
 
 if __name__ == "__main__":

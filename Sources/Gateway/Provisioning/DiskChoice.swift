@@ -61,6 +61,7 @@ extension Provisioner {
     }
     guard hasChanged, options.discoversDisks else { return }
     let choice = DiskChoice(options.only, settings)
+    var unused: [BlockDevice] = []
     for entry in entries {
       guard let device = entry.device, !isNamed(device) else { continue }
       if let export = entry.export {
@@ -68,8 +69,9 @@ extension Provisioner {
         Log.warning(
           "LUN \(export.unit.number): \(entry.path) stays until the next start, though the settings exclude it")
       } else {
-        consider(device)
+        unused.append(device)
       }
     }
+    considerTogether(unused.sorted { $0.path < $1.path })
   }
 }

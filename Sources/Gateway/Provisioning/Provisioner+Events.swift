@@ -54,7 +54,12 @@ extension Provisioner {
       state.pending = nil
       return devices.filter { !isNamed($0) }
     }
-    let round = FirstRound(devices.count)
+    considerTogether(devices) { [self] in firstRound.set() }
+  }
+
+  /// Disks that are looked at at once: labelled ones keep their numbers, so blank ones get theirs when all have been seen.
+  func considerTogether(_ devices: [BlockDevice], then: @escaping @Sendable () -> Void = {}) {
+    let round = Round(devices.count)
     for device in devices {
       let serial = begin(device.name, path: device.path, device: device)
       lanes.run(device.name) { [self] in
@@ -76,7 +81,7 @@ extension Provisioner {
         if !isQueued { continue }
         _ = done.wait(milliseconds: Self.labellingMilliseconds)
       }
-      firstRound.set()
+      then()
     }
   }
 
@@ -267,8 +272,8 @@ extension Provisioner {
   }
 }
 
-/// What the lanes of the first round have in common.
-private final class FirstRound: Sendable {
+/// What the lanes of disks that are looked at at once have in common.
+private final class Round: Sendable {
   private struct State {
     var count: Int
     /// The blank disks' serial numbers; nil once the round is over.
