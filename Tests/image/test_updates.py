@@ -69,3 +69,10 @@ class Updates(UpdateCase):
         self.machine.until(rf"(?s)^Version +0.0.1 \(failed\).*^Other +{re.escape(self.first)} \(put aside\)")
         self.machine.forget()
         self.machine.until(rf"(?s)^Version +{re.escape(self.first)} \(proven\).*^Other +0.0.1 \(failed\)", 900)
+
+    def test_8_three_tries(self):
+        """With the tries that an update comes with, a version that does not serve is started three times"""
+        self.update(another_version("96", "systemd.mask=gatewayd.service"))
+        for left in (r"on trial, 2 tries left", r"on trial, 1 try left", "failed"):
+            self.machine.until(rf"^Version +96 \({left}\)", 400)
+        self.machine.until(rf"(?s)^Version +{re.escape(self.first)} \(proven\).*^Other +96 \(failed\)", 400)
