@@ -1,9 +1,11 @@
 """The unmodified image from its first start on: what it exports and refuses, keeps and shows, and what it takes."""
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -30,6 +32,9 @@ class Rebuild(unittest.TestCase):
     def test_same_bytes(self):
         """Built twice of the same source, packages and key, all files are the same"""
         sums = []
+        # A commit in between is another source.
+        os.environ.setdefault("SOURCE_DATE_EPOCH", str(int(time.time())))
+        self.addCleanup(os.environ.pop, "SOURCE_DATE_EPOCH")
         with tempfile.TemporaryDirectory(dir=IMAGES.parent) as directory:
             for name in ("one", "other"):
                 output = Path(directory) / name
@@ -137,6 +142,8 @@ class Life(ApplianceCase):
         self.assertEqual(self.machine.run("ls /efi/gatewayd 2>/dev/null || true"), "")
         self.assertEqual(self.machine.target(), name)
         self.assertNotEqual(self.machine.run("cat /state/gatewayd/node"), node)
+        # A node with another identity looks for the one that the labels name, before it serves.
+        self.machine.until(r"^Pair +this node is active")
         initiate(f"read -P {0x51} 0 8M", url=self.machine.url(0))
 
 
