@@ -4,23 +4,50 @@ import Glibc
 import Reactor
 import Synchronization
 
-/// Counts the connections of each peer address, from accept to close.
+/// Counts the connections of each peer address, from accept to close, and knows which of them have no session with the target
+/// yet. Those ask for no right, so they may take up no place that somebody else needs: the oldest gives way.
 final class ConnectionLedger: Sendable {
-  private let counts = Mutex<[NetworkAddress: Int]>([:])
+  private struct State {
+    var counts: [NetworkAddress: Int] = [:]
+    /// Connections without a session, the oldest first.
+    var waiting: [(number: UInt64, address: NetworkAddress)] = []
+    var nextNumber: UInt64 = 0
+  }
 
-  /// A place for a connection of this address; nil if it has `limit` of them.
-  func admit(_ address: NetworkAddress, limit: Int) -> ConnectionTicket? {
-    counts.withLock { counts in
-      guard counts[address, default: 0] < limit else { return nil }
-      counts[address, default: 0] += 1
-      return ConnectionTicket(ledger: self, address: address)
+  private let state = Mutex(State())
+
+  /// A place for a connection of this address, and the number of the connection that has to give way to it, if one has.
+  /// - Parameters:
+  ///   - limit: places of an address; when they are taken, one of this address gives way.
+  ///   - isFull: no place is left for any address.
+  /// - Returns: nil if all that could give way have a session.
+  func admit(
+    _ address: NetworkAddress, limit: Int, isFull: Bool
+  ) -> (ticket: ConnectionTicket, displaced: UInt64?)? {
+    state.withLock { state in
+      let hasPlace = state.counts[address, default: 0] < limit
+      var displaced: UInt64?
+      if !hasPlace || isFull {
+        guard let index = state.waiting.firstIndex(where: { hasPlace || $0.address == address }) else { return nil }
+        displaced = state.waiting.remove(at: index).number
+      }
+      let number = state.nextNumber
+      state.nextNumber += 1
+      state.counts[address, default: 0] += 1
+      state.waiting.append((number, address))
+      return (ConnectionTicket(ledger: self, address: address, number: number), displaced)
     }
   }
 
-  fileprivate func release(_ address: NetworkAddress) {
-    counts.withLock { counts in
-      guard let count = counts[address] else { return }
-      counts[address] = count > 1 ? count - 1 : nil
+  fileprivate func settle(_ ticket: ConnectionTicket) {
+    state.withLock { $0.waiting.removeAll { $0.number == ticket.number } }
+  }
+
+  fileprivate func release(_ ticket: ConnectionTicket) {
+    state.withLock { state in
+      state.waiting.removeAll { $0.number == ticket.number }
+      guard let count = state.counts[ticket.address] else { return }
+      state.counts[ticket.address] = count > 1 ? count - 1 : nil
     }
   }
 }
@@ -29,13 +56,19 @@ final class ConnectionLedger: Sendable {
 final class ConnectionTicket: Sendable {
   private let ledger: ConnectionLedger
   let address: NetworkAddress
+  /// Its own among all that were ever let in.
+  let number: UInt64
 
-  fileprivate init(ledger: ConnectionLedger, address: NetworkAddress) {
+  fileprivate init(ledger: ConnectionLedger, address: NetworkAddress, number: UInt64) {
     self.ledger = ledger
     self.address = address
+    self.number = number
   }
 
-  deinit { ledger.release(address) }
+  deinit { ledger.release(self) }
+
+  /// The connection has a session with the target: it does not give way any more.
+  func settle() { ledger.settle(self) }
 }
 
 /// The listening sockets: a thread of its own accepts, lets in or turns away, and hands each connection to the shard with
@@ -52,6 +85,9 @@ final class Acceptor: Sendable {
     var fd: Int32
     var address: ListenAddress
   }
+
+  /// Connections beyond the limit while others give way to them.
+  private static let givingWayMax = 64
 
   private let context: ShardContext
   private let ledger = ConnectionLedger()
@@ -197,17 +233,29 @@ final class Acceptor: Sendable {
 
   /// Lets a peer in by the network rule and the limits, whatever it came over; nil: turned away, counted and said.
   func admit(_ peer: SocketAddress) -> ConnectionTicket? {
-    let limit = rules.withLock { $0.connectionsPerAddress }
-    let refusal: (why: ConnectionRefusal, reason: String)
-    if let found = self.refusal(of: peer) {
-      refusal = found
-    } else if let ticket = ledger.admit(peer.address, limit: limit) {
-      return ticket
-    } else {
-      refusal = (.addressLimit, "it has \(limit) already")
+    let rules = self.rules.withLock { $0 }
+    let total = context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) }
+    let isFull = total >= rules.connectionsMax
+    guard rules.access.admits(address: peer.address.bytes, isOnLink: Self.isOnLink(peer.address)) else {
+      return refuse(peer, .network, "its network is not one that [access] networks admits")
     }
-    refused.withLock { $0.add(.connectionRefused(refusal.why)) }
-    Log.notice("connection from \(peer.text) refused: \(refusal.reason)")
+    // One that gives way is still there for a while; if a shard does not come round to it, there is an end.
+    guard total < rules.connectionsMax + Self.givingWayMax,
+      let (ticket, displaced) = ledger.admit(peer.address, limit: rules.connectionsPerAddress, isFull: isFull)
+    else {
+      return isFull
+        ? refuse(peer, .connectionLimit, "\(total) connections are open already")
+        : refuse(peer, .addressLimit, "it has \(rules.connectionsPerAddress) already")
+    }
+    if let displaced {
+      for handle in context.handles { handle.post(.perform { $0.giveWay(displaced) }) }
+    }
+    return ticket
+  }
+
+  private func refuse(_ peer: SocketAddress, _ why: ConnectionRefusal, _ reason: String) -> ConnectionTicket? {
+    refused.withLock { $0.add(.connectionRefused(why)) }
+    Log.ofPeers(.notice, "connection from \(peer.text) refused: \(reason)")
     return nil
   }
 
@@ -219,15 +267,5 @@ final class Acceptor: Sendable {
     let shard = context.handles.min { $0.load.load(ordering: .relaxed) < $1.load.load(ordering: .relaxed) }!
     shard.load.add(1, ordering: .relaxed)
     return shard
-  }
-
-  private func refusal(of peer: SocketAddress) -> (ConnectionRefusal, String)? {
-    let rules = self.rules.withLock { $0 }
-    let total = context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) }
-    if total >= rules.connectionsMax { return (.connectionLimit, "\(total) connections are open already") }
-    guard rules.access.admits(address: peer.address.bytes, isOnLink: Self.isOnLink(peer.address)) else {
-      return (.network, "its network is not one that [access] networks admits")
-    }
-    return nil
   }
 }

@@ -43,9 +43,9 @@ final class RDMAInitiator: @unchecked Sendable {
   init(_ shard: ShardHandle, limits: QueuePairLimits = RDMAInitiator.limits) throws {
     self.shard = shard
     queuePair = ScriptedQueuePair(limits)
-    guard let address = NetworkAddress([127, 0, 0, 1]), let ticket = ledger.admit(address, limit: 1) else {
-      throw Failure(what: "no ticket")
-    }
+    guard let address = NetworkAddress([127, 0, 0, 1]),
+      let ticket = ledger.admit(address, limit: 1, isFull: false)?.ticket
+    else { throw Failure(what: "no ticket") }
     let name = try onShard { [queuePair] shard -> [UInt64]? in
       let keys = MemoryKeys(chunks: shard.pool.chunksMax)
       for chunk in 0..<shard.pool.chunksMax { keys[UInt16(chunk)] = 0x4000 + UInt32(chunk) }

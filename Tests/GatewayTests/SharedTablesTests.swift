@@ -48,6 +48,25 @@ struct SessionTableTests {
     #expect(table.count == 40)
   }
 
+  @Test("Discovery has places of its own; when they are taken its oldest gives way, and no session with the target")
+  func discovery() throws {
+    let table = SessionTable()
+    let session = Self.claim(table, Self.key(1))
+    let kept = try (0..<64).map { _ in try #require(Self.claim(table, nil)) }
+    for _ in 0..<2 {
+      guard case .occupied(let entry) = table.claim(nil, shard: 0, connection: 1, generation: 2, sessionsMax: 9) else {
+        return #expect(Bool(false), "not occupied")
+      }
+      #expect(entry.tsih == kept[0] && entry.key == nil)
+    }
+    table.release(tsih: kept[0])
+    #expect(Self.claim(table, nil) != nil && session != nil)
+    guard case .occupied(let entry) = table.claim(nil, shard: 0, connection: 1, generation: 2, sessionsMax: 9) else {
+      return #expect(Bool(false), "not occupied")
+    }
+    #expect(entry.tsih == kept[1])
+  }
+
   @Test("A second login with the same name, ISID and portal group meets the session that is there (§6.3.5)")
   func reinstatement() throws {
     let table = SessionTable()
@@ -169,18 +188,45 @@ struct ConnectionLedgerTests {
   private static let here = NetworkAddress([127, 0, 0, 1])!
   private static let there = NetworkAddress([10, 0, 0, 1])!
 
-  @Test("An address has as many as its limit, and a place again when one of them has gone")
+  /// A connection that has its session.
+  private static func settled(_ ledger: ConnectionLedger, _ address: NetworkAddress, limit: Int) -> ConnectionTicket? {
+    guard let admission = ledger.admit(address, limit: limit, isFull: false) else { return nil }
+    admission.ticket.settle()
+    return admission.ticket
+  }
+
+  @Test("An address has as many sessions as its limit, and a place again when one of them has gone")
   func limit() {
     let ledger = ConnectionLedger()
-    var tickets = (0..<3).map { _ in ledger.admit(Self.here, limit: 3) }
-    #expect(tickets.allSatisfy { $0 != nil } && ledger.admit(Self.here, limit: 3) == nil)
-    #expect(ledger.admit(Self.there, limit: 3) != nil)
+    var tickets = (0..<3).map { _ in Self.settled(ledger, Self.here, limit: 3) }
+    #expect(tickets.allSatisfy { $0 != nil } && ledger.admit(Self.here, limit: 3, isFull: false) == nil)
+    #expect(ledger.admit(Self.there, limit: 3, isFull: false) != nil)
     let mapped = NetworkAddress([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127, 0, 0, 1])!
-    #expect(ledger.admit(mapped, limit: 3) == nil, "the same address, by way of IPv6")
+    #expect(ledger.admit(mapped, limit: 3, isFull: false) == nil, "the same address, by way of IPv6")
     tickets.removeLast()
-    let again = ledger.admit(Self.here, limit: 3)
-    #expect(again != nil && ledger.admit(Self.here, limit: 3) == nil && ledger.admit(Self.here, limit: 0) == nil)
+    let again = Self.settled(ledger, Self.here, limit: 3)
+    #expect(again != nil && ledger.admit(Self.here, limit: 3, isFull: false) == nil)
+    #expect(ledger.admit(Self.here, limit: 0, isFull: false) == nil)
     withExtendedLifetime((tickets, again)) {}
+  }
+
+  @Test("Where no place is left, the oldest connection without a session gives way: of the same address, or of any")
+  func displacement() throws {
+    let ledger = ConnectionLedger()
+    let session = Self.settled(ledger, Self.here, limit: 9)
+    let first = try #require(ledger.admit(Self.there, limit: 9, isFull: false))
+    let second = try #require(ledger.admit(Self.here, limit: 9, isFull: false))
+    #expect(first.displaced == nil && second.displaced == nil)
+    let third = try #require(ledger.admit(Self.here, limit: 2, isFull: false))
+    #expect(third.displaced == second.ticket.number, "older ones of another address stay")
+    let fourth = try #require(ledger.admit(Self.here, limit: 9, isFull: true))
+    #expect(fourth.displaced == first.ticket.number)
+    third.ticket.settle()
+    let fifth = try #require(ledger.admit(Self.there, limit: 9, isFull: true))
+    #expect(fifth.displaced == fourth.ticket.number, "a session does not give way")
+    fifth.ticket.settle()
+    #expect(ledger.admit(Self.there, limit: 9, isFull: true) == nil)
+    withExtendedLifetime((session, first, second, third, fourth, fifth)) {}
   }
 
   @Test("Threads that come and go leave no count behind and never exceed the limit")
@@ -190,15 +236,33 @@ struct ConnectionLedgerTests {
     let worst = Shared(Atomic(0))
     onThreads(4) { _ in
       for _ in 0..<10_000 {
-        guard let ticket = ledger.admit(Self.here, limit: 2) else { continue }
+        // Beside one that has to give way its successor is there for a while.
+        guard let (ticket, displaced) = ledger.admit(Self.here, limit: 2, isFull: false), displaced == nil else {
+          continue
+        }
         if inside.value.add(1, ordering: .relaxed).newValue > 2 { worst.value.add(1, ordering: .relaxed) }
         inside.value.subtract(1, ordering: .relaxed)
         withExtendedLifetime(ticket) {}
       }
     }
     #expect(worst.value.load(ordering: .relaxed) == 0)
-    let all = (0..<2).map { _ in ledger.admit(Self.here, limit: 2) }
+    let all = (0..<2).map { _ in Self.settled(ledger, Self.here, limit: 2) }
     #expect(all.allSatisfy { $0 != nil })
+    withExtendedLifetime(all) {}
+  }
+}
+
+@Suite("Lines that peers bring about")
+struct LogAllowanceTests {
+  @Test("So many in a minute, then one that says so, and afterwards how many were left out")
+  func allowance() {
+    var allowance = LogAllowance()
+    let begin: UInt64 = 5
+    for _ in 0..<LogAllowance.lines { #expect(allowance.ask(now: begin) == .write(leftOut: 0)) }
+    #expect(allowance.ask(now: begin + 1) == .leaveOut(isFirst: true))
+    #expect(allowance.ask(now: begin + LogAllowance.periodNs - 1) == .leaveOut(isFirst: false))
+    #expect(allowance.ask(now: begin + LogAllowance.periodNs) == .write(leftOut: 2))
+    #expect(allowance.ask(now: begin + LogAllowance.periodNs) == .write(leftOut: 0))
   }
 }
 

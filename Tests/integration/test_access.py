@@ -107,15 +107,17 @@ class Access(GatewayCase):
         self.assertTrue(parked.connection.is_closed_within(5))
 
     def test_discovery_takes_no_place(self):
-        """Discovery sessions, for which nothing has to be proved, keep nobody from the target"""
+        """Discovery sessions, for which nothing has to be proved, keep nobody from the target, nor from discovery"""
         gateway = self.start(settings="[limits]\nsessions = 4\nconnections-per-address = 200\n")
-        found = []
-        with self.assertRaises(initiator.LoginRefused):
-            for number in range(80):
-                found.append(self.keep(initiator.Session(
-                    gateway, initiator=f"iqn.2026-01.example:seeker-{number}", discovery=True)))
-        self.assertGreater(len(found), 4)
-        self.keep(initiator.Session(gateway)).ready()
+        found = [self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:seeker-{number}", discovery=True))
+                 for number in range(70)]
+        with initiator.Session(gateway) as session:
+            session.ready()
+            with initiator.Session(gateway, discovery=True) as another:
+                self.assertTrue(another.send_targets())
+            session.ready()
+        self.assertTrue(found[0].connection.is_closed_within(3), "the oldest is still there")
+        self.assertTrue(found[-1].send_targets())
 
     def test_masks(self):
         """An initiator sees its LUNs and no others; an unknown one is refused and finds no target"""

@@ -110,6 +110,42 @@ class BeforeLogin(GatewayCase):
         writer.finish()
         self.assertLess(writer.longest, 1)
 
+    def storm(self, gateway, count, addresses, begin=lambda connection: None):
+        """So many connections, in turn from so many addresses, that never log in."""
+        for number in range(count):
+            connection = socket.socket()
+            self.addCleanup(connection.close)
+            connection.settimeout(2)
+            connection.bind((f"127.0.3.{1 + number % addresses}", 0))
+            with contextlib.suppress(OSError):
+                connection.connect((gateway.address, gateway.port))
+                begin(connection)
+
+    def test_flood_from_everywhere(self):
+        """All places taken by connections that do not log in, from many addresses: the oldest give way to who does"""
+        gateway = self.start(settings="[limits]\nsessions = 16\nlogin-timeout = 600\n")
+        writer = self.keep(Writer(gateway))
+        writer.start()
+        half = raw(LOGIN | IMMEDIATE, 0x87)[:24]
+        for _ in range(3):
+            self.storm(gateway, 120, 60, lambda connection: connection.sendall(half))
+            begin = time.monotonic()
+            with initiator.Session(gateway, initiator="iqn.2026-01.example:late") as session:
+                session.ready()
+            self.assertLess(time.monotonic() - begin, process.SLOWNESS)
+        self.assertLess(len(os.listdir(f"/proc/{gateway.pid}/fd")), 16 + 64 + 64 + 40, "the flood is not bounded")
+        writer.finish()
+        self.assertLess(writer.longest, 1)
+
+    def test_flood_from_my_address(self):
+        """Connections of one's own address that hang in their login do not keep one out either"""
+        gateway = self.start(settings="[limits]\nconnections-per-address = 4\nlogin-timeout = 600\n")
+        self.storm(gateway, 12, 1)
+        with initiator.Session(gateway, source="127.0.3.1") as session:
+            session.ready()
+            self.storm(gateway, 12, 1)
+            session.ready()
+
     def test_login_storm(self):
         """Logins by the hundred neither leak nor disturb"""
         gateway = self.start()

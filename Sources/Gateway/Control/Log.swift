@@ -1,3 +1,4 @@
+import CSystem
 import Glibc
 import Synchronization
 
@@ -40,8 +41,25 @@ public enum Log {
   public static func info(_ message: @autoclosure () -> String) { write(.info, message) }
   public static func debug(_ message: @autoclosure () -> String) { write(.debug, message) }
 
+  /// A line that a peer can bring about as often as it likes: only so many are written (`LogAllowance`).
+  static func ofPeers(_ level: LogLevel, _ message: @autoclosure () -> String) {
+    guard isWritten(level) else { return }
+    switch allowance.withLock({ $0.ask(now: system_monotonic_ns()) }) {
+    case .write(let leftOut):
+      if leftOut > 0 { notice("\(leftOut) lines about connections were left out") }
+      write(level, message)
+    case .leaveOut(let isFirst):
+      guard isFirst else { return }
+      notice("\(LogAllowance.lines) lines about connections in a minute: others are only counted (gatewayd metrics)")
+    }
+  }
+
+  private static let allowance = Mutex(LogAllowance())
+
+  private static func isWritten(_ level: LogLevel) -> Bool { level.rawValue <= threshold.load(ordering: .relaxed) }
+
   private static func write(_ level: LogLevel, _ message: () -> String) {
-    guard level.rawValue <= threshold.load(ordering: .relaxed) else { return }
+    guard isWritten(level) else { return }
     let prefix = isJournal ? "<\(level.rawValue)>" : "\(WallClock.text(WallClock.nanoseconds)) \(level.name): "
     let line = line(prefix: prefix, message: message())
     _ = line.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
@@ -61,5 +79,41 @@ public enum Log {
     }
     line.append(UInt8(ascii: "\n"))
     return line
+  }
+}
+
+/// How many lines those may bring about who need no right for it: logins, refusals, ends of connections. A journal limits a
+/// service by leaving out whatever comes next, and that could be what an operator has to know.
+struct LogAllowance: Sendable {
+  enum Answer: Equatable, Sendable {
+    /// After so many that were left out before.
+    case write(leftOut: Int)
+    case leaveOut(isFirst: Bool)
+  }
+
+  /// Twice what 256 sessions write that all end and come back.
+  static let lines = 1024
+  static let periodNs: UInt64 = 60_000_000_000
+
+  private var begunAt: UInt64 = 0
+  private var written = 0
+  private var leftOut = 0
+
+  /// - Parameter now: of the monotonic clock, in ns.
+  mutating func ask(now: UInt64) -> Answer {
+    guard now < begunAt + Self.periodNs, begunAt > 0 else {
+      defer {
+        begunAt = now
+        written = 1
+        leftOut = 0
+      }
+      return .write(leftOut: leftOut)
+    }
+    if written < Self.lines {
+      written += 1
+      return .write(leftOut: 0)
+    }
+    leftOut += 1
+    return .leaveOut(isFirst: leftOut == 1)
   }
 }

@@ -20,6 +20,8 @@ enum ConnectionRefusal: String, CaseIterable, Sendable {
 enum EndCause: String, CaseIterable, Sendable {
   case logout
   case reinstated
+  /// Without a session, its place was needed.
+  case displaced
   case closedByInitiator = "closed_by_initiator"
   case reset
   /// TCP gave it up.

@@ -225,7 +225,7 @@ extension Shard {
     switch message {
     case .connection(let fd, let peer, _, _):
       events.add(.connectionRefused(.undecided))
-      Log.notice("connection of \(peer) ended: it is not known yet which node of the pair this is")
+      Log.ofPeers(.notice, "connection of \(peer) ended: it is not known yet which node of the pair this is")
       Glibc.close(fd)
       handle.load.subtract(1, ordering: .relaxed)
     case .verbsConnection(let request, let peer, _, _):

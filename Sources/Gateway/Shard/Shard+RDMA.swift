@@ -24,7 +24,7 @@ extension Shard {
         queuePair: endpoint, keys: endpoint.device.keys, peer: peer, local: local, ticket: ticket)
     else {
       events.add(.connectionRefused(.rdma))
-      Log.notice("connection from \(peer) over RDMA refused: no memory is left for it")
+      Log.ofPeers(.notice, "connection from \(peer) over RDMA refused: no memory is left for it")
       endpoint.reject()
       handle.load.subtract(1, ordering: .relaxed)
       verbs.entries[request.number] = VerbsTable.Entry(
@@ -60,7 +60,7 @@ extension Shard {
 
   func refuse(_ request: VerbsRequest, _ peer: String, _ why: ConnectionRefusal, _ reason: String) {
     events.add(.connectionRefused(why))
-    Log.notice("connection from \(peer) over RDMA refused: \(reason)")
+    Log.ofPeers(.notice, "connection from \(peer) over RDMA refused: \(reason)")
     handle.load.subtract(1, ordering: .relaxed)
     request.reject()
   }

@@ -31,7 +31,8 @@ extension Shard {
       connection.result = result
       settle(connection, retriesLeft: 2)
     case .fail(let reply):
-      Log.notice("login of \(connection.peer) refused: \(machine.refusalReason ?? "status \(reply.status.rawValue)")")
+      let reason = machine.refusalReason ?? "status \(reply.status.rawValue)"
+      Log.ofPeers(.notice, "login of \(connection.peer) refused: \(reason)")
       noteRefusal(connection, reply.status, machine.refusalReason)
       send(connection, reply)
       closeAfterSend(connection, .loginRefused, "login refused")
@@ -79,7 +80,7 @@ extension Shard {
     case .full: refuse(connection, .outOfResources)
     case .occupied(let old):
       guard retriesLeft > 0 else { return refuse(connection, .targetError) }
-      trace(connection, .reinstates)
+      if old.key != nil { trace(connection, .reinstates) }
       reinstate(old, for: connection, retriesLeft: retriesLeft - 1)
     }
   }
@@ -102,8 +103,23 @@ extension Shard {
         }
         guard let older = shard.connection(index: old.connection, generation: old.generation) else { return resume() }
         older.onClosed.append(resume)
-        shard.close(older, .reinstated, "reinstated by a new login")
+        if old.key != nil {
+          shard.close(older, .reinstated, "reinstated by a new login")
+        } else {
+          shard.displace(older)
+        }
       })
+  }
+
+  /// Ends the connection of this number, which another needs the place of, unless it has a session by now.
+  func giveWay(_ number: UInt64) {
+    for case let connection? in connections where connection.ticket.number == number && connection.nexus == nil {
+      displace(connection)
+    }
+  }
+
+  private func displace(_ connection: Connection) {
+    close(connection, .displaced, "it had to give way to a newer one")
   }
 
   /// The connection of this name; nil if it is gone, or never was (-1).
@@ -116,7 +132,7 @@ extension Shard {
   private func refuse(_ connection: Connection, _ status: LoginStatus) {
     guard var machine = connection.login else { return }
     let reply = machine.refuse(status)
-    Log.notice("login of \(connection.name) refused: status \(String(status.rawValue, radix: 16))")
+    Log.ofPeers(.notice, "login of \(connection.name) refused: status \(String(status.rawValue, radix: 16))")
     connection.phase = .login
     noteRefusal(connection, status, nil)
     send(connection, reply)
@@ -149,6 +165,7 @@ extension Shard {
         id: UInt64(handle.index) << 32 | UInt64(connection.generation),
         targetPortGroup: connection.port.group)
       connection.nexus = nexus
+      connection.ticket.settle()
       connection.units = visibleUnits(result.luns)
       context.registry.attach(nexus)
     }
@@ -158,7 +175,7 @@ extension Shard {
     trace(connection, .fullFeature(tsih: tsih))
     send(connection, reply)
     let kind = result.isDiscovery ? " for discovery" : ""
-    Log.info("session \(tsih) of \(connection.name) over \(connection.mover.name) established\(kind)")
+    Log.ofPeers(.info, "session \(tsih) of \(connection.name) over \(connection.mover.name) established\(kind)")
     armReceive(connection)
   }
 
@@ -291,7 +308,7 @@ extension Shard {
     events.add(.connectionEnded(cause))
     trace(connection, .ended(cause, reason))
     if connection.result != nil {
-      Log.info("session \(connection.tsih) of \(connection.name) ended: \(reason)")
+      Log.ofPeers(.info, "session \(connection.tsih) of \(connection.name) ended: \(reason)")
     } else {
       Log.debug("connection of \(connection.peer) ended: \(reason)")
     }

@@ -484,7 +484,7 @@ extension Shard {
   private func violation(_ connection: Connection, _ index: Int, _ reason: String) {
     // What comes on is not looked at any more.
     commands[index].pointee.expectsUnsolicited = false
-    Log.notice("\(connection.name): \(reason)")
+    Log.ofPeers(.notice, "\(connection.name): \(reason)")
     note(connection, .dataSequence)
     note(index, Sense(.abortedCommand, 0x4B00))  // DATA PHASE ERROR
     failIfQuiet(index)

@@ -220,6 +220,8 @@ final class SessionTable: Sendable {
     var shard: Int
     var connection: Int
     var generation: UInt32
+    /// Its own among all that ever were: the older, the less.
+    var number: UInt64
   }
 
   enum Claim: Sendable {
@@ -233,6 +235,7 @@ final class SessionTable: Sendable {
     var entries: [UInt16: Entry] = [:]
     var byKey: [Key: UInt16] = [:]
     var nextTSIH: UInt16 = 1
+    var nextNumber: UInt64 = 0
   }
 
   private let state = Mutex(State())
@@ -248,18 +251,25 @@ final class SessionTable: Sendable {
   func claim(_ key: Key?, shard: Int, connection: Int, generation: UInt32, sessionsMax: Int) -> Claim {
     state.withLock { state in
       if let key, let tsih = state.byKey[key], let entry = state.entries[tsih] { return .occupied(entry) }
-      // Discovery asks for no right, so it has places of its own: who takes them all keeps nobody from a target.
-      guard
-        key == nil
-          ? state.entries.count - state.byKey.count < Self.discoverySessionsMax
-          : state.byKey.count < min(sessionsMax, 65000)
-      else { return .full }
+      // Discovery asks for no right, so it has places of its own: who takes them all keeps nobody from a target, nor, for
+      // the oldest gives way, from discovery.
+      if key == nil {
+        if state.entries.count - state.byKey.count >= Self.discoverySessionsMax,
+          let oldest = state.entries.values.filter({ $0.key == nil }).min(by: { $0.number < $1.number })
+        {
+          return .occupied(oldest)
+        }
+      } else if state.byKey.count >= min(sessionsMax, 65000) {
+        return .full
+      }
       // 0 is not a TSIH (RFC 7143 §11.12.6).
       while state.nextTSIH == 0 || state.entries[state.nextTSIH] != nil { state.nextTSIH &+= 1 }
       let tsih = state.nextTSIH
       state.nextTSIH &+= 1
       state.entries[tsih] = Entry(
-        key: key, tsih: tsih, shard: shard, connection: connection, generation: generation)
+        key: key, tsih: tsih, shard: shard, connection: connection, generation: generation,
+        number: state.nextNumber)
+      state.nextNumber += 1
       if let key { state.byKey[key] = tsih }
       return .granted(tsih: tsih)
     }

@@ -80,8 +80,8 @@ class Connection:
 
     header_digest = data_digest = False
 
-    def __init__(self, address, port, seconds=5):
-        self.socket = socket.create_connection((address, port), timeout=seconds)
+    def __init__(self, address, port, seconds=5, source=None):
+        self.socket = socket.create_connection((address, port), timeout=seconds, source_address=source and (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.seconds = seconds
         self._in = bytearray()
@@ -163,13 +163,14 @@ class Session:
     """A session of one connection. `secret` and `user` answer CHAP; `mutual` is the secret the target must know."""
 
     def __init__(self, target, initiator="iqn.2026-01.example:test", user=None, secret=None, mutual_user=None,
-                 mutual=None, discovery=False, keys=None, login=True, isid=None, seconds=5, algorithms="5", into=0):
+                 mutual=None, discovery=False, keys=None, login=True, isid=None, seconds=5, algorithms="5", into=0,
+                 source=None):
         self.target, self.initiator, self.discovery = target, initiator, discovery
         self.user, self.secret, self.mutual_user, self.mutual = user, secret, mutual_user, mutual
         # The TSIH of a session that this is to be a connection of; 0: a new one.
         self.algorithms, self.into = algorithms, into
         self.offered = keys or {}
-        self.connection = Connection(target.address, target.port, seconds)
+        self.connection = Connection(target.address, target.port, seconds, source)
         self.isid = isid or b"\x80" + os.urandom(5)
         self.cmd_sn, self.exp_stat_sn, self._next_tag = 1, 0, 1
         self.keys = {}
