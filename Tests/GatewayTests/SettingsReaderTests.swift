@@ -272,6 +272,17 @@ struct SettingsReaderTests {
     #expect(access.admission(of: "iqn.1998-01.com.vmware:b") == nil)
   }
 
+  @Test("A head of a table without a name is found: the parser asserts there, and a typing error ended a daemon")
+  func namelessTables() {
+    for text in ["[.limits]", "[!", "[[ =", "[ # later", "[", "[[\n", "\u{FEFF}[\u{E9}]", " \t[\u{1}", "[]"] {
+      #expect(SettingsReader.namelessTable(text) == 1, "\(text)")
+      #expect(SettingsReader.namelessTable("[a]\r\n# [!\n\(text)\n[b]") == 3, "\(text)")
+    }
+    for text in ["", "[limits]", "[[ access.initiator ]]", "[ 'a' ]", "[\"b\"]", "[-]", "a = [\n  [1],\n]", "# [!"] {
+      #expect(SettingsReader.namelessTable(text) == nil, "\(text)")
+    }
+  }
+
   @Test("A zero is found as it is and as an escape")
   func zero() {
     for text in ["a\u{0}b", "a = \"\\u0000\"", "a = \"\\U00000000\""] { #expect(SettingsReader.hasZero(text)) }

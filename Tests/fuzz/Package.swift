@@ -7,11 +7,13 @@ import PackageDescription
 let instrumented: [SwiftSetting] = [
   .swiftLanguageMode(.v6), .unsafeFlags(["-sanitize=fuzzer", "-parse-as-library"]),
 ]
+/// Of these, what is read is no business of other modules.
+let testable = instrumented + [.unsafeFlags(["-enable-testing"])]
 let runtime = Context.environment["GATEWAYD_FUZZER_RUNTIME"] ?? "libclang_rt.fuzzer_no_main-x86_64.a"
 
 let package = Package(
   name: "fuzz",
-  dependencies: [],
+  dependencies: [.package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0")],
   targets: [
     .target(name: "CFuzzer"),
     .target(name: "CChecksum"),
@@ -22,19 +24,21 @@ let package = Package(
     .target(name: "SCSI", dependencies: ["Wire"], swiftSettings: instrumented),
     .target(name: "ISCSI", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
     .target(name: "HA", dependencies: ["Wire", "CNettle"], swiftSettings: instrumented),
-    // The part of Gateway that reads settings, without all that Gateway stands on.
-    .target(name: "GatewaySettings", dependencies: ["Discovery"], swiftSettings: instrumented),
+    // The part of Gateway that reads settings, requests and messages, without all that Gateway stands on.
+    .target(
+      name: "Gateway", dependencies: ["Discovery", "Wire", "SCSI", "HA", "CSystem"], swiftSettings: testable),
     // What it needs of Discovery: addresses.
     .target(name: "Discovery", swiftSettings: instrumented),
     // The parts of Storage that read labels and what disks say of their reservations, likewise.
-    .target(name: "StorageLabel", dependencies: ["Wire", "SCSI"], swiftSettings: instrumented),
+    .target(name: "StorageLabel", dependencies: ["Wire", "SCSI"], swiftSettings: testable),
     .target(name: "Reactor", dependencies: ["CURing", "CSystem"], swiftSettings: instrumented),
     // Datamover without the verbs and what a socket needs.
     .target(name: "Datamover", dependencies: ["Wire", "ISCSI", "Reactor"], swiftSettings: instrumented),
     .executableTarget(
       name: "Fuzz",
       dependencies: [
-        "CFuzzer", "Wire", "SCSI", "ISCSI", "HA", "Reactor", "GatewaySettings", "StorageLabel", "Datamover",
+        "CFuzzer", "Wire", "SCSI", "ISCSI", "HA", "Reactor", "Gateway", "StorageLabel", "Datamover",
+        .product(name: "TOMLKit", package: "TOMLKit"),
       ],
       swiftSettings: instrumented,
       linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),

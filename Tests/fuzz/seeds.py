@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes the inputs that fuzzing begins with: corpus/TARGET/seed-*. Run it when a target reads another form."""
 
+import re
 import struct
 import sys
 from pathlib import Path
@@ -201,6 +202,60 @@ def http():
         seed("http", name, bytes([len(name)]) + data)
 
 
+def tomls():
+    settings = (HERE.parents[1] / "docs" / "gatewayd.toml").read_text()
+    seed("toml", "commented", settings.encode())
+    # The same with every key set.
+    seed("toml", "set", re.sub(r"^# ?(?=[\[a-z])", "", settings, flags=re.M).encode())
+    seed("toml", "forms", b"""a = [1, 0x7f, 0o7, 0b1, 1_000, +1.5e3, nan, -inf, true,
+ 1979-05-27T07:32:00.5-07:00, 07:32:00]
+b = {c = 'd', "e f" = \"\"\"g\\u00e9\\
+ h\"\"\"}
+[access.chap]
+user = "\\U0001F600"
+[[access.initiator]]
+name = '\''i'\''
+luns = [0, 16383, 16384, -1]
+""")
+    seed("toml", "deep", b"a = " + b"[" * 300 + b"]" * 300)
+    seed("toml", "dotted", b"a" + b".b" * 300 + b" = 1\n")
+
+
+def controls():
+    for name, line in (
+            ("status", '{"version":1,"command":"status"}'), ("end", '{"version":1,"command":"end","session":65535}'),
+            ("adopt", '{"version":1,"command":"adopt","path":"/dev/sd\\u0062","mode":"wipe"}'),
+            ("operate", '{"version":1,"command":"operate","operation":"forget 00-11"}'),
+            ("version", '{"version":2,"command":"x"}'),
+            ("deep", '{"version":1,"command":' + "[" * 600 + "]" * 600 + "}"),
+            ("number", '{"version":1e0,"command":"trace","session":-1}')):
+        seed("control", name, line.encode())
+
+
+def parts():
+    def attribute(kind, value):
+        return struct.pack("<HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+    address = bytes([10, 0, 0, 1])
+    seed("messages", "add", bytes([0, 1, 4, 24, 0, 0, 0, 0, 2]) + address + bytes(12))
+    seed("messages", "announce", bytes([0, 3, 16, 0, 0, 0, 0, 0, 2, 0xFD]) + bytes(14) + b"\1")
+    seed("messages", "result", bytes([0, 0, 0, 0, 17]))
+    body = bytes([2, 24, 0, 0]) + struct.pack("<I", 2) + attribute(2, address) + attribute(11, b"\x67")
+    for name, kind, data in (("address", 20, body), ("error", 2, struct.pack("<i", -17) + bytes(16)), ("done", 3, b"")):
+        seed("messages", f"netlink-{name}",
+             b"\1" + struct.pack("<IHHII", 16 + len(data), kind, 2, 0x01010101, 0) + data)
+    nexus = struct.pack(">QHB", 0x800000000001, 1, 8) + b"iqn.a:bc"
+    cdb = bytes(scsi.persistent_reserve_out(0)).ljust(16, b"\0")
+    seed("messages", "command", b"\2\1" + bytes(16) + cdb + nexus + bytes(24))
+    seed("messages", "attentions", b"\2\2" + bytes(16) + struct.pack(">H", 2) + (nexus + b"\1") * 2)
+    seed("messages", "good", b"\3\0\0\0\0\0\0\0\xff" + bytes(8))
+    seed("messages", "sense", b"\3\2\5\x24\0\1\0\2\7")
+    for operation in range(1, 12):
+        seed("messages", f"fence-{operation}", b"\4" + bytes([operation, 0, 0, 0]) + struct.pack(">IQQ", 5000, 0, 0))
+    seed("messages", "fence-state", b"\5\0\1" + bytes(6) + struct.pack(">IBBHQQQ", 7, 1, 5, 0, 9, 9, 8))
+    seed("messages", "fence-can", b"\5\0\2" + bytes(6) + bytes([1, 1, 1, 0, 0x20, 0]))
+    seed("messages", "fence-flag", b"\5\0\3" + bytes(6) + b"\1")
+
+
 def reservations():
     keys = struct.pack(">QQ", 0x6711000000000001, 0x6791000000000002)
     seed("reservations", "keys", struct.pack(">II", 7, len(keys)) + keys)
@@ -219,6 +274,9 @@ if __name__ == "__main__":
     labels()
     heartbeats()
     reservations()
+    tomls()
+    controls()
+    parts()
     http()
     records()
     logins()

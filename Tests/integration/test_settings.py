@@ -20,6 +20,7 @@ MISTAKES = [
     ("[log]\nlevel = \"loud\"\n", ["gatewayd.toml:2", "level"]),
     ("[nonsense]\na = 1\n", ["gatewayd.toml:1", "nonsense"]),
     ("[target\n", ["gatewayd.toml:1"]),
+    ("[limits]\n[.target]\n", ["gatewayd.toml:2", "name"]),
     # A secret without its quotes, which nobody is to read in a log.
     ('[access.chap]\nuser = "u"\nsecret = 0x00112233445566778899aabb\n', ["gatewayd.toml:3", "quotes"]),
 ]
@@ -119,6 +120,9 @@ class Settings(GatewayCase):
         self.assertFalse(self.can_login(gateway, "iqn.2026-01.example:second"))
         self.assertTrue(self.can_login(gateway, "iqn.2026-01.example:test"))
         self.assertIn("gatewayd.toml:4", " ".join(gateway.ask_json("status")["problems"]))
+        gateway.settings_path.write_text(GOOD + "[ # nothing yet")
+        gateway.reload()
+        process.wait_until(lambda: "gatewayd.toml:4: not TOML" in gateway.log, 3, "the head without a name is told")
         gateway.settings_path.write_text(GOOD + '[target]\nalias = "here"\nthreads = 7\n')
         gateway.reload()
         process.wait_until(lambda: "threads" in " ".join(gateway.ask_json("status")["problems"]), 3, "what is late")

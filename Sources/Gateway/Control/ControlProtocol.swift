@@ -36,6 +36,16 @@ public enum ControlCommand: String, Codable, Sendable, CaseIterable {
   }
 }
 
+/// How a held disk is taken.
+public enum AdoptMode: String, Codable, Sendable {
+  /// What is on the disk is discarded: it becomes a blank labelled disk.
+  case wipe
+  /// The content stays and the whole disk is exported as it is; the label is kept elsewhere than on the disk.
+  case whole
+  /// The content stays, and LUN number and name: the label of a disk that grew while the gateway was off moves to its end.
+  case grow
+}
+
 /// One request.
 public struct ControlRequest: Codable, Sendable, Equatable {
   public var version = ControlProtocol.version

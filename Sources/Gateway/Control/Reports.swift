@@ -250,16 +250,6 @@ public struct SessionReport: Codable, Sendable, Equatable {
   }
 }
 
-/// How a held disk is taken.
-public enum AdoptMode: String, Codable, Sendable {
-  /// What is on the disk is discarded: it becomes a blank labelled disk.
-  case wipe
-  /// The content stays and the whole disk is exported as it is; the label is kept elsewhere than on the disk.
-  case whole
-  /// The content stays, and LUN number and name: the label of a disk that grew while the gateway was off moves to its end.
-  case grow
-}
-
 /// What came of `gatewayd disks adopt`.
 public struct AdoptReport: Codable, Sendable, Equatable {
   public var path: String
@@ -271,9 +261,4 @@ public struct AdoptReport: Codable, Sendable, Equatable {
     self.lun = lun
     self.naa = naa
   }
-}
-
-/// The version of the program, as `gatewayd version` prints it.
-public enum GatewayVersion {
-  public static let current = "0.1.0"
 }

@@ -126,25 +126,6 @@ public struct Fence: Sendable {
   var usesNVMe: Bool { route == .nvme || route == .paths(isNVMe: true) }
 }
 
-/// Who is registered at a disk, and who holds it.
-public struct FenceState: Equatable, Sendable {
-  public var generation: UInt32
-  /// One for each registration.
-  public var keys: [UInt64]
-  public var reservation: HeldReservation?
-
-  public init(generation: UInt32, keys: [UInt64], reservation: HeldReservation?) {
-    self.generation = generation
-    self.keys = keys
-    self.reservation = reservation
-  }
-
-  /// The key that holds the reservation; nil: none is held. 0 for an all-registrants type.
-  public var holder: UInt64? { reservation?.key }
-  /// The reservation is Write Exclusive - Registrants Only.
-  public var isOurType: Bool { reservation?.isOurType ?? false }
-}
-
 extension Fence {
   /// One of the kernel's calls. It tells a status, but no sense: a CHECK CONDITION may have been a unit attention, which is
   /// gone once it was told, so it is tried again. That loses nothing: an order of a nexus whose registration is gone gets a

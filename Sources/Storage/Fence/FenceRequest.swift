@@ -22,6 +22,25 @@ enum FenceRequest: Equatable, Sendable {
   }
 }
 
+/// Who is registered at a disk, and who holds it.
+public struct FenceState: Equatable, Sendable {
+  public var generation: UInt32
+  /// One for each registration.
+  public var keys: [UInt64]
+  public var reservation: HeldReservation?
+
+  public init(generation: UInt32, keys: [UInt64], reservation: HeldReservation?) {
+    self.generation = generation
+    self.keys = keys
+    self.reservation = reservation
+  }
+
+  /// The key that holds the reservation; nil: none is held. 0 for an all-registrants type.
+  public var holder: UInt64? { reservation?.key }
+  /// The reservation is Write Exclusive - Registrants Only.
+  public var isOurType: Bool { reservation?.isOurType ?? false }
+}
+
 /// What came of a request that was carried out.
 enum FenceAnswer: Equatable, Sendable {
   case done

@@ -11,6 +11,8 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("commands", fuzzCommands),
   ("record", fuzzRecord),
   ("settings", fuzzSettings),
+  ("control", fuzzControl),
+  ("messages", fuzzMessages),
   ("http", fuzzHTTP),
   ("label", fuzzLabel),
   ("reservations", fuzzReservations),

@@ -1,4 +1,4 @@
-import GatewaySettings
+import Gateway
 
 /// The bytes of a connection to the metrics' server: the first byte says in how large parts they come. The same requests come
 /// of them however they are cut, and no more is held than may be.

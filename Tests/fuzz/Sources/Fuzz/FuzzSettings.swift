@@ -1,4 +1,5 @@
-import GatewaySettings
+import Gateway
+import TOMLKit
 
 private let keys = [
   "target", "discovery", "limits", "access", "discovery-auth", "timeouts", "log", "name", "alias", "listen", "threads",
@@ -9,16 +10,36 @@ private let keys = [
   "mutual-secret", "luns",
 ]
 
+/// A settings file as it lies on a disk: TOML from anybody, then the reader.
+@Sendable func fuzzTOML(_ data: UnsafeRawBufferPointer) {
+  // What SettingsFile has looked at before it gives the text to the parser.
+  guard let text = String(validating: data, as: UTF8.self), !SettingsReader.hasZero(text),
+    SettingsReader.namelessTable(text) == nil
+  else { return }
+  let table: TOMLTable
+  do { table = try TOMLTable(string: text) } catch {
+    if let error = error as? TOMLParseError {
+      precondition(error.source.begin.line >= 0 && !SettingsReader.withoutContent(error.description).isEmpty)
+    }
+    return
+  }
+  check(SettingsValue(table), text)
+}
+
 /// A settings file: the input as a tree of values for the reader, and as the text that mistakes are located in.
 @Sendable func fuzzSettings(_ data: UnsafeRawBufferPointer) {
   var input = Input(data)
   let tree = value(&input, depth: 0)
-  let text = String(decoding: data, as: UTF8.self)
+  check(tree, String(decoding: data, as: UTF8.self))
+}
+
+/// A refusal has lines, and each is of one line.
+private func check(_ tree: SettingsValue, _ text: String) {
   do throws(SettingsProblems) {
     _ = try SettingsReader.read(tree)
   } catch {
     let lines = error.lines(file: "settings", text: text)
-    precondition(!lines.isEmpty)
+    precondition(!lines.isEmpty && lines.allSatisfy { !$0.utf8.contains(0x0A) })
   }
 }
 

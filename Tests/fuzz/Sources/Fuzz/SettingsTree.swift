@@ -1,0 +1,1 @@
+../../../../Sources/gatewayd/SettingsTree.swift

@@ -1,0 +1,1 @@
+../../../../Sources/Gateway/Pair/AddressMessages.swift

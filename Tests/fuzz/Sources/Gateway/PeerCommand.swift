@@ -1,0 +1,1 @@
+../../../../Sources/Gateway/Pair/PeerCommand.swift
