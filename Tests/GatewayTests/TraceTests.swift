@@ -36,14 +36,16 @@ struct TraceTests {
     }
   }
 
-  @Test("Who knocks at the door pushes out no session")
+  @Test("Who knocks at the door, or asks for discovery, pushes out no session")
   func ended() {
     var traces = EndedTraces()
-    func subject(_ tsih: UInt16) -> TraceSubject {
-      TraceSubject(tsih: tsih, initiator: nil, peer: "p", portal: "q", transport: "tcp", parameters: nil)
+    func subject(_ tsih: UInt16, isDiscovery: Bool = false) -> TraceSubject {
+      TraceSubject(
+        tsih: tsih, isDiscovery: isDiscovery, initiator: nil, peer: "p", portal: "q", transport: "tcp", parameters: nil)
     }
     traces.add(subject(7), ConnectionTrace())
     for _ in 0..<1000 { traces.add(subject(0), ConnectionTrace()) }
+    for tsih in 300..<400 as Range<UInt16> { traces.add(subject(tsih, isDiscovery: true), ConnectionTrace()) }
     #expect(traces.sessions.map(\.subject.tsih) == [7] && traces.others.count == EndedTraces.countMax)
     for tsih in 100..<200 as Range<UInt16> { traces.add(subject(tsih), ConnectionTrace()) }
     #expect(traces.sessions.map(\.subject.tsih) == Array(168..<200))
@@ -54,7 +56,7 @@ struct TraceTests {
     var trace = ConnectionTrace()
     trace.add(.ended(.reset, "\u{1b}[2J\n"), at: 1)
     let subject = TraceSubject(
-      tsih: 0, initiator: "iqn.\u{1b}x", peer: "p", portal: "q", transport: "tcp", parameters: nil)
+      tsih: 0, isDiscovery: false, initiator: "iqn.\u{1b}x", peer: "p", portal: "q", transport: "tcp", parameters: nil)
     let text = TraceReport.text([TraceReport(subject, trace, isOpen: false, TraceClock())])
     #expect(!text.contains("\u{1b}") && text.contains("reset: \\u{1b}[2J\\n") && text.split(separator: "\n").count == 2)
     #expect(TraceReport.text([]) == "Nothing is known of it.\n")

@@ -1,10 +1,13 @@
 """Many sessions, many units, a greedy neighbour, a full window: everybody is served, and everything is given back."""
 
 import concurrent.futures
+import contextlib
+import socket
+import struct
 import threading
 import unittest
 
-from harness import initiator, scsi
+from harness import initiator, process, scsi
 from harness.case import GatewayCase
 from harness.initiator import FINAL, IMMEDIATE, NOP_OUT, PDU, RESERVED
 from harness.load import BLOCK, pattern
@@ -122,6 +125,42 @@ class Scale(GatewayCase):
             other.ready(1)
             other.read(1, 0, 8).good()
             other.write(1, 0, own_blocks(1)).good()
+
+    def assert_others_are_served(self, gateway):
+        # Not a disk in memory: it needs buffers.
+        with initiator.Session(gateway, initiator="iqn.2026-01.example:other", seconds=3 * process.SLOWNESS) as other:
+            other.ready(1)
+            other.write(1, 0, own_blocks(1)).good()
+            self.assertEqual(other.read(1, 0, 8).good().data, own_blocks(1))
+
+    def test_parameters_that_do_not_come(self):
+        """Parameter lists that are announced and not sent leave memory for the others' units"""
+        gateway = self.start("memory:64M", "slow:64M:1", settings='[limits]\nmemory = "16M"\n',
+                             arguments=["--threads", "1"])
+        cdb = struct.pack(">BBBBBIB", 0x5F, 0, 0, 0, 0, 65536, 0)  # PERSISTENT RESERVE OUT
+        for number in range(3):
+            deaf = self.keep(initiator.Session(
+                gateway, initiator=f"iqn.2026-01.example:deaf-{number}", keys={"ImmediateData": "No"}))
+            deaf.ready(0)
+            for _ in range(128):
+                deaf.send(deaf.command_pdu(0, cdb, 65536, True))
+        self.assert_others_are_served(gateway)
+
+    def test_answers_that_are_not_taken(self):
+        """Answers of the device server that an initiator does not take leave memory for the others' units"""
+        for lun in (0, 9):  # one that is there, and one that is not
+            gateway = self.start("memory:64M", "slow:64M:1", settings='[limits]\nmemory = "16M"\n',
+                                 arguments=["--threads", "1"])
+            deaf = self.keep(initiator.Session(gateway, initiator="iqn.2026-01.example:deaf"))
+            deaf.ready(0)
+            deaf.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connection.socket.settimeout(2)
+            # READ BUFFER, INQUIRY
+            cdb = bytes([0x3C, 2, 0, 0, 0, 0, 0, 0x10, 0, 0]) if lun == 0 else scsi.inquiry()
+            with contextlib.suppress(OSError):
+                for _ in range(9000):
+                    deaf.send(deaf.command_pdu(lun, cdb, 4096))
+            self.assert_others_are_served(gateway)
 
     def test_many_units(self):
         """64 LUNs with commands on all of them at once, and each has the content that was written to it"""

@@ -137,6 +137,46 @@ class Transfers(GatewayCase):
         self.assertEqual(session.finish(tag, seconds=4).status, scsi.CHECK_CONDITION)
         session.read(0, 1024, 8).good()
 
+    def test_behind_a_write_that_was_given_up(self):
+        """What comes behind a write that a hung disk still has is answered by the deadline too, READ and WRITE alike"""
+        gateway = self.start("faulty:64M:hang=0+8192", settings="[timeouts]\nio-deadline = 1\n")
+        session = self.session(gateway, "careful")
+        for operation in (lambda: session.write(0, 0, bytes(4096), seconds=6),
+                          lambda: session.read(0, 0, 8, seconds=6),
+                          lambda: session.write(0, 0, bytes(4096), seconds=6)):
+            self.assertEqual(operation().status, scsi.CHECK_CONDITION)
+
+    def test_behind_an_unmap_that_was_aborted(self):
+        """An UNMAP that a hung disk still has keeps nothing but its extent from the others"""
+        gateway = self.start("faulty:64M:hang=0+8", settings="[timeouts]\nio-deadline = 10\n")
+        session = self.session(gateway, "careful")
+        parameters = struct.pack(">HH4xQI4xQI4x", 38, 32, 0, 8, 4096, 8)
+        session.begin(0, struct.pack(">B6xHx", 0x42, len(parameters)), write=parameters)
+        self.assertEqual(session.task_management(initiator.ABORT_TASK_SET, 0, seconds=4), 0)
+        session.pending.clear()
+        session.write(0, 4096, bytes(4096), seconds=3).good()
+        session.read(0, 8, 8, seconds=3).good()
+
+    def test_data_that_trickles_behind_a_held_range(self):
+        """An ORWRITE whose data trickles in keeps others from its blocks for the deadline, and no longer"""
+        gateway = self.start(settings="[timeouts]\nio-deadline = 2\n")
+        slow = self.session(gateway, "slow", ImmediateData="No", MaxOutstandingR2T="1", MaxBurstLength="262144")
+        other = self.session(gateway, "other")
+        tag = slow.begin(0, struct.pack(">BBQIBB", 0x8B, 0, 0, 2048, 0, 0), write=bytes(1 << 20))
+        slow._send_data(slow.receive_for(tag), bytes(1 << 20))
+        r2t = slow.receive_for(tag)
+        read = other.begin(0, scsi.read16(0, 8), read=4096)
+        ended, number = None, 0
+        while ended is None and number < 100:
+            with contextlib.suppress(TimeoutError):
+                ended = other.receive_for(read, 0.1)
+            if ended is None:
+                slow.connection.send(data_out(r2t, bytes(512), 512 * number, number, False))
+                number += 1
+        self.assertIsNotNone(ended, "the read was never answered")
+        self.assertEqual(ended.status, 0)
+        self.assertEqual(slow.finish(tag, seconds=4).status, scsi.CHECK_CONDITION)
+
     def test_aborts_of_a_hung_disk(self):
         """Commands that a hung disk swallows and their initiator aborts again and again leave memory for the others"""
         gateway = self.start("faulty:64M:hang=0+2048", "memory:64M", arguments=["--threads", "1"],

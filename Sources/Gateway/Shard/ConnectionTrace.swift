@@ -79,8 +79,8 @@ struct ConnectionTrace: Sendable {
   }
 }
 
-/// The traces of connections that have ended: the last of those with a session, and, apart, of those without one, so that who
-/// knocks at the door pushes out no session.
+/// The traces of connections that have ended: the last of those with a session with the target, and, apart, of all others, so
+/// that who knocks at the door, or asks for discovery, pushes out no session.
 struct EndedTraces: Sendable {
   static let countMax = 32
 
@@ -94,7 +94,7 @@ struct EndedTraces: Sendable {
 
   mutating func add(_ subject: TraceSubject, _ trace: ConnectionTrace) {
     let ended = Ended(subject: subject, trace: trace)
-    if subject.tsih != 0 { Self.add(ended, to: &sessions) } else { Self.add(ended, to: &others) }
+    if subject.tsih != 0, !subject.isDiscovery { Self.add(ended, to: &sessions) } else { Self.add(ended, to: &others) }
   }
 
   private static func add(_ ended: Ended, to list: inout [Ended]) {
@@ -107,6 +107,7 @@ struct EndedTraces: Sendable {
 struct TraceSubject: Sendable {
   /// 0: it had no session.
   var tsih: UInt16
+  var isDiscovery: Bool
   var initiator: String?
   var peer: String
   var portal: String
@@ -117,15 +118,15 @@ struct TraceSubject: Sendable {
 extension Connection {
   var traceSubject: TraceSubject {
     TraceSubject(
-      tsih: tsih, initiator: result?.initiatorName.text, peer: peer, portal: local, transport: mover.name,
-      parameters: tsih == 0 ? nil : parameters)
+      tsih: tsih, isDiscovery: result?.isDiscovery ?? false, initiator: result?.initiatorName.text, peer: peer,
+      portal: local, transport: mover.name, parameters: tsih == 0 ? nil : parameters)
   }
 }
 
 extension Shard {
   /// The traces of a session, the open one and ended ones that had its number; of 0: of connections without one.
   func traces(tsih: UInt16, time: TraceClock) -> [TraceReport] {
-    let ended = (tsih == 0 ? endedTraces.others : endedTraces.sessions).filter { $0.subject.tsih == tsih }
+    let ended = (endedTraces.others + endedTraces.sessions).filter { $0.subject.tsih == tsih }
     let open = connections.compactMap { $0 }.filter { $0.tsih == tsih }
     return ended.map { TraceReport($0.subject, $0.trace, isOpen: false, time) }
       + open.map { TraceReport($0.traceSubject, $0.trace, isOpen: true, time) }

@@ -25,14 +25,17 @@ extension Shard {
   }
 
   @inline(__always)
-  static func mayHold(_ bytes: Int, _ port: UnitPort, free: Int) -> Bool {
+  static func mayHold(_ bytes: Int, _ port: BufferAccount, free: Int) -> Bool {
     port.heldBytes == 0 || port.heldBytes + bytes <= free
   }
 
   /// A buffer for a command that cannot wait for one; nil: the arena is full, or its unit's share of it.
   @inline(__always)
   func take(_ bytes: Int, for index: Int) -> Buffer? {
-    guard let port = commands[index].pointee.unitPort else { return pool.take(bytes) }
+    guard let port = commands[index].pointee.unitPort else {
+      // An answer for a unit that is not there.
+      return Self.mayHold(bytes, untied, free: pool.bytesFree) ? pool.take(bytes, for: untied) : nil
+    }
     return port._withUnsafeGuaranteedRef { port in
       Self.mayHold(bytes, port, free: pool.bytesFree) ? pool.take(bytes, for: port) : nil
     }

@@ -122,12 +122,15 @@ extension Shard {
     for connection in ended { close(connection, .moved, "the lease of LUN \(unit.number)'s disk is over") }
   }
 
-  /// For how long the oldest request to a shared disk has been under way, in nanoseconds; 0: none is.
+  /// For how long the oldest request to a shared disk has been under way, in nanoseconds; 0: none is. One that waits for its range
+  /// has not reached the disk.
   var oldestSharedRequest: UInt64 {
     guard ports.contains(where: { $0?.export.isShared == true }) else { return 0 }
     var oldest = now
     for index in 0..<commands.used where commands[index].pointee.diskCount > 0 {
-      guard ports[Int(commands[index].pointee.port)]?.export.isShared == true else { continue }
+      guard ports[Int(commands[index].pointee.port)]?.export.isShared == true,
+        !parked.contains(where: { Int(pieces[$0.piece].pointee.command) == index })
+      else { continue }
       oldest = min(oldest, commands[index].pointee.progressedAt)
     }
     return now - oldest

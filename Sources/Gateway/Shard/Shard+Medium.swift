@@ -254,6 +254,7 @@ extension Shard {
       let data = Array(
         UnsafeRawBufferPointer(start: piece.pointee.buffer!.base, count: Int(piece.pointee.length)))
       freePiece(number)
+      endAccount(index)
       guard let connection = connections[Int(command.pointee.connection)], let nexus = connection.nexus else { return }
       command.pointee.completed = UInt64(data.count)
       let disposition = configuration.deviceServer.resume(
@@ -456,6 +457,7 @@ extension Shard {
     for request in waiting {
       guard pieces[request.piece].pointee.generation == request.generation else { continue }
       let index = Int(pieces[request.piece].pointee.command)
+      let waitsSince = commands[index].pointee.progressedAt
       commands[index].pointee.diskCount -= 1
       if commands[index].pointee.isAborted {
         freePiece(request.piece)
@@ -464,6 +466,8 @@ extension Shard {
       }
       submit(
         request.piece, request.operation, offset: request.offset, count: request.count, buffer: request.buffer)
+      // To wait on is no progress: else it would never come to its deadline.
+      if parked.last?.piece == request.piece { commands[index].pointee.progressedAt = waitsSince }
     }
     let commandsWaiting = parkedCommands
     parkedCommands = []
@@ -526,10 +530,14 @@ extension Shard {
     }
   }
 
-  /// All that a command may touch on its disk.
+  /// All that a command may touch on its disk; of several extents, what the disk has in hand.
   func diskRange(_ index: Int) -> Range<UInt64> {
     let operation = commands[index].pointee.operation
-    if case .unmap? = cold[index] { return 0..<UInt64.max }
+    if case .unmap(let extents, let done)? = cold[index], done < extents.count {
+      let start = (extents[done].lba + commands[index].pointee.cursor) << UInt64(commands[index].pointee.blockShift)
+      let piece = Int(commands[index].pointee.firstPiece)
+      return start..<start + UInt64(piece < 0 ? 1 : max(pieces[piece].pointee.diskLength, 1))
+    }
     let start = diskOffset(index)
     return start..<start + max(operation.blocks << UInt64(commands[index].pointee.blockShift), 1)
   }

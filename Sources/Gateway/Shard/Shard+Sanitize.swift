@@ -26,6 +26,8 @@ final class SanitizeRun {
   var pattern: [UInt8] = [0]
   var passCount: UInt8 = 1
   var inverts = false
+  /// The pass whose block is in the buffer.
+  var filledFor: UInt8?
 
   init(order: SanitizeOrder, unit: LogicalUnit, waiter: (index: Int, generation: UInt32)) {
     self.order = order
@@ -136,7 +138,11 @@ extension Shard {
       if equip(number, bytes: BufferPool.pieceBytes) { sanitizeNext(index) }
       return
     }
-    if command.pointee.cursor == 0 { fill(buffer, run.block(of: 1 << Int(shift))) }
+    // Not at the beginning of the pass: a disk may stop zeroing in the midst of it.
+    if run.filledFor != run.passes {
+      fill(buffer, run.block(of: 1 << Int(shift)))
+      run.filledFor = run.passes
+    }
     let count = min(left, UInt64(BufferPool.pieceBytes))
     pieces[number].pointee.diskLength = UInt32(count)
     submit(number, .write, offset: offset, count: Int(count), buffer: buffer)

@@ -223,7 +223,10 @@ extension Shard {
         let index = Int(current)
         current = commands[index].pointee.next
         let command = commands[index]
-        let deadline = command.pointee.progressedAt + configuration.ioDeadlineNs
+        // One that keeps others from its range is not kept alive by data that trickles in.
+        let isInTheWay = command.pointee.isExclusive && command.pointee.operation.kind == .orWrite
+        let since = isInTheWay ? command.pointee.startedAt : command.pointee.progressedAt
+        let deadline = since + configuration.ioDeadlineNs
         if deadline > now {
           next = min(next, deadline)
         } else if isReceiving(index), deadline + Self.drainNs > now {

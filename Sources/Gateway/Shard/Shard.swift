@@ -57,6 +57,8 @@ final class Shard {
   var starved: [Connection] = []
   /// Pieces that wait for the arena, in order.
   var bufferWaiters: [(piece: Int, generation: UInt32)] = []
+  /// What answers hold that are for no unit.
+  let untied = BufferAccount()
   /// A unit has given back something of its share.
   var mayRetryShares = false
   /// Pieces wait for their unit's share.
