@@ -108,8 +108,8 @@ public final class Gateway: GatewayControl {
     // The cluster, and with it the target's name, comes from the disks' labels: so the disks come first.
     let provisioner = try Provisioner(options: options, registry: registry) { map in
       for handle in context.handles { handle.post(.adopt(map)) }
-    } announce: { attention in
-      for handle in context.handles { handle.post(.perform { $0.announceUnitAttention(attention, lun: 0) }) }
+    } announce: { attention, lun in
+      for handle in context.handles { handle.post(.perform { $0.announceUnitAttention(attention, lun: lun) }) }
     }
     try provisioner.start()
     guard let name = ISCSIName(options.requestedTargetName ?? provisioner.targetName) else {
@@ -213,8 +213,9 @@ public final class Gateway: GatewayControl {
     // A part of the bound is left for what comes after this.
     let deadline = system_monotonic_ns() + UInt64(seconds * 0.8e9)
     for handle in context.handles { handle.post(.perform { $0.beginStop() }) }
-    // Initiators get a moment to log out by themselves, and commands to finish. Short, because the portals are gone meanwhile:
-    // a restart should take less than a second, and what is cut off is repeated after it.
+    // Initiators get a moment to log out by themselves, and commands to finish. Less than the second that they are told, the
+    // least that can be said, because the portals are gone meanwhile: a restart should take less than a second, and what is cut
+    // off is repeated after it.
     let patience = min(deadline, system_monotonic_ns() + 500_000_000)
     while context.runningShards > 0, system_monotonic_ns() < patience { Self.pause() }
     for handle in context.handles { handle.post(.perform { $0.closeAll("shutting down") }) }

@@ -71,6 +71,11 @@ public final class Nexus: Sendable {
     change { $0.raise(attention, lun: lun) }
   }
 
+  /// Establishes one for each of these logical units.
+  public func raise(_ attention: UnitAttention, luns: some Sequence<UInt16>) {
+    change { pending in for lun in luns { pending.raise(attention, lun: lun) } }
+  }
+
   /// The condition to report next for this logical unit, which is cleared by this call (SAM-5 §5.14.5).
   public func take(lun: UInt16) -> UnitAttention? {
     change { $0.take(lun: lun) }

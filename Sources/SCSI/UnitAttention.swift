@@ -92,8 +92,10 @@ struct PendingAttentions: Sendable {
     if attention == .reportedLunsDataHasChanged {
       clearEverywhere(attention)
     } else {
-      units[lun, default: Unit()].own.remove(Kinds(attention))
-      if everywhere.contains(Kinds(attention)) { units[lun, default: Unit()].taken.insert(Kinds(attention)) }
+      var unit = units[lun] ?? Unit()
+      unit.own.remove(Kinds(attention))
+      if everywhere.contains(Kinds(attention)) { unit.taken.insert(Kinds(attention)) }
+      units[lun] = unit.own.isEmpty && unit.taken.isEmpty ? nil : unit
     }
     return attention
   }

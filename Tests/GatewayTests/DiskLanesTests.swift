@@ -42,7 +42,7 @@ struct DiskLanesTests {
   private static func provisioner(_ access: DiskAccess) throws -> Provisioner {
     let options = RunOptions(disks: [], discovery: false, threads: 1)
     return try Provisioner(options: options, registry: NexusRegistry(), access: access) { _ in
-    } announce: { _ in
+    } announce: { _, _ in
     }
   }
 

@@ -14,7 +14,7 @@ struct GrownDiskTests {
     let options = RunOptions(
       stateDirectory: state, disks: try disks.map { try DiskSpecification(parsing: $0) }, discovery: false, threads: 1)
     let provisioner = try Provisioner(options: options, registry: NexusRegistry()) { _ in
-    } announce: { _ in
+    } announce: { _, _ in
     }
     try provisioner.start()
     return provisioner

@@ -184,7 +184,7 @@ struct PairRecordsTests {
     let provisioner = try Provisioner(
       options: RunOptions(disks: [], discovery: false, threads: 1), registry: NexusRegistry(), access: access
     ) { _ in
-    } announce: { _ in
+    } announce: { _, _ in
     }
     let isSoon = { (condition: () -> Bool) in
       for _ in 0..<4000 where !condition() { usleep(1000) }

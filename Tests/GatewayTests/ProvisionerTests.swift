@@ -12,7 +12,7 @@ struct ProvisionerTests {
     let specifications = try disks.map { try DiskSpecification(parsing: $0) }
     let options = RunOptions(stateDirectory: state, disks: specifications, discovery: false, threads: 1)
     let provisioner = try Provisioner(options: options, registry: NexusRegistry()) { _ in
-    } announce: { _ in
+    } announce: { _, _ in
     }
     try provisioner.start()
     return provisioner

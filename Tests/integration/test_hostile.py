@@ -126,6 +126,7 @@ class BeforeLogin(GatewayCase):
         gateway = self.start(settings="[limits]\nsessions = 16\nlogin-timeout = 600\n")
         writer = self.keep(Writer(gateway))
         writer.start()
+        writer.reach(1)
         half = raw(LOGIN | IMMEDIATE, 0x87)[:24]
         for _ in range(3):
             self.storm(gateway, 120, 60, lambda connection: connection.sendall(half))

@@ -9,7 +9,7 @@ import tempfile
 import time
 import unittest
 
-from harness import daemon, initiator, process
+from harness import daemon, initiator, process, scsi
 from harness.case import GatewayCase
 from harness.daemon import Gateway
 from harness.load import Writer
@@ -156,6 +156,37 @@ class Lifecycle(GatewayCase):
                 result = subprocess.run(["sh", "-n"], input=text, text=True, timeout=10, capture_output=True)
                 self.assertEqual((result.returncode, result.stderr), (0, ""), text)
         self.assertEqual(gateway.ask("doctor", "--initiator", "amiga", check=False).returncode, 64)
+
+
+class Nexuses(GatewayCase):
+    def first(self, session, lun=0):
+        """What the first command to a LUN meets."""
+        return session.finish(session.begin(lun, scsi.test_unit_ready()))
+
+    def test_new_sessions_are_told(self):
+        """A new session is told by each LUN, once, whether the gateway or its nexus was lost (SAM-5 §5.14, §6.3.4)"""
+        gateway = self.start("memory:16M", "memory:16M")
+        isid = b"\x80\1\2\3\4\5"
+        with initiator.Session(gateway, isid=isid) as session:
+            session.luns()
+            for lun in (0, 1):
+                result = self.first(session, lun)
+                self.assertEqual((result.sense_key, result.asc), (scsi.UNIT_ATTENTION, scsi.POWER_ON))
+                self.assertEqual(self.first(session, lun).status, scsi.GOOD)
+            self.assertEqual(session.command(0, [0x16, 0, 0, 0, 0, 0]).status, scsi.GOOD)  # RESERVE(6)
+            with initiator.Session(gateway, initiator="iqn.2026-01.example:other") as other:
+                self.assertEqual(other.write(0, 0, bytes(512)).status, scsi.RESERVATION_CONFLICT)
+        # Its reservation went with its session, and it hears of that before anything else is done for it.
+        with initiator.Session(gateway, isid=isid) as session:
+            result = session.finish(session.begin(0, scsi.write16(0, 1), write=bytes(512)))
+            self.assertEqual((result.sense_key, result.asc), (scsi.UNIT_ATTENTION, scsi.NEXUS_LOSS))
+            # Reinstated, while it is there.
+            with initiator.Session(gateway, isid=isid) as again:
+                self.assertEqual(self.first(again).asc, scsi.NEXUS_LOSS)
+        gateway.terminate()
+        gateway.start()
+        with initiator.Session(gateway, isid=isid) as session:
+            self.assertEqual(self.first(session).asc, scsi.POWER_ON)
 
 
 class Refusals(GatewayCase):

@@ -44,6 +44,30 @@ class ObservationCase(GatewayCase):
         process.wait_until(lambda: self.metric(gateway, name, **labels) >= value, 5, f"{name} {labels} is counted")
 
 
+class Lines(ObservationCase):
+    def test_nobody_reads(self):
+        """Where nobody reads the log nobody waits for it, and afterwards it says how many lines were lost"""
+        gateway = self.start(start=False)
+        fifo = gateway.directory / "log-pipe"
+        os.mkfifo(fifo)
+        reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        gateway.spawn(["sh", "-c", 'exec "$@" 2>"$0"', str(fifo)])
+        process.wait_until(lambda: process.is_listening(gateway.address, gateway.port), 10, "gatewayd listens")
+        with initiator.Session(gateway, initiator="iqn.2026-01.example:steady") as session:
+            session.ready()
+            for _ in range(400):
+                initiator.Session(gateway, initiator="iqn.2026-01.example:" + "x" * 190, discovery=True).close()
+            session.read(0, 0, 8, seconds=5).good()
+            self.assertIn("established", os.read(reader, 1 << 20).decode())
+        process.wait_until(lambda: "lines were lost" in self.some_of(reader), 5, "the loss is told")
+
+    def some_of(self, reader):
+        with contextlib.suppress(BlockingIOError):
+            return os.read(reader, 1 << 16).decode()
+        return ""
+
+
 class Counters(ObservationCase):
     def test_logins(self):
         """A refused login is counted by its status, and has a trace under 0"""

@@ -1,3 +1,4 @@
+import CSystem
 import Glibc
 import ISCSI
 import Reactor
@@ -109,6 +110,7 @@ public final class TCPMover: Mover {
   public override var mayQueue: Bool { sender.mayQueue }
   public override var isInFlight: Bool { sender.isInFlight }
   public override var hasWaiting: Bool { sender.hasWaiting }
+  public override var bytesTaken: UInt64? { system_bytes_acknowledged(fd) }
   public override var isQuiet: Bool { !isReceiving && !sender.isInFlight }
   public override func takeNotices() -> [UInt32] { sender.takeNotices() }
 }

@@ -22,7 +22,7 @@ public enum LogLevel: Int, Sendable, Comparable, CaseIterable {
 }
 
 /// One line per event to standard error: with journald's `<N>` prefix (sd-daemon(3)) when a journal reads it, else with the
-/// time. Any thread may log; a line is one write(2), so lines never mix. Not for the warm path. Never a secret.
+/// time. Any thread may log, and none waits; a line is one write(2), so lines never mix. Not for the warm path. Never a secret.
 public enum Log {
   private static let threshold = Atomic<Int>(LogLevel.info.rawValue)
   private static let isJournal = getenv("JOURNAL_STREAM") != nil
@@ -60,9 +60,31 @@ public enum Log {
 
   private static func write(_ level: LogLevel, _ message: () -> String) {
     guard isWritten(level) else { return }
-    let prefix = isJournal ? "<\(level.rawValue)>" : "\(WallClock.text(WallClock.nanoseconds)) \(level.name): "
-    let line = line(prefix: prefix, message: message())
+    let line = line(prefix: prefix(level), message: message())
+    unread.withLock { unread in
+      if unread > 0 {
+        let lost = Self.line(prefix: prefix(.warning), message: "\(unread) lines were lost: nobody read them")
+        guard send(lost) else { return unread += 1 }
+        unread = 0
+      }
+      if !send(line) { unread += 1 }
+    }
+  }
+
+  /// Lines that found no room.
+  private static let unread = Mutex<UInt64>(0)
+
+  private static func prefix(_ level: LogLevel) -> String {
+    isJournal ? "<\(level.rawValue)>" : "\(WallClock.text(WallClock.nanoseconds)) \(level.name): "
+  }
+
+  /// Whoever reads the lines may have stopped, as a journal whose disk hangs: nobody here waits for it. A pipe or a socket that
+  /// takes anything takes a line whole. Not by O_NONBLOCK, which others with the same standard error would have too.
+  private static func send(_ line: [UInt8]) -> Bool {
+    var entry = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+    guard poll(&entry, 1, 0) > 0 else { return false }
     _ = line.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
+    return true
   }
 
   /// The bytes of one line: control characters escaped, cut at the limit, with the newline.

@@ -250,7 +250,7 @@ extension Provisioner {
     export.unit.resize(toBlocks: label.exportedBytes / UInt64(label.blockBytes))
     remember(device)
     Log.notice("LUN \(label.lun): \(device.path) has grown to \(ByteCount.describe(device.bytes))")
-    announceCapacity()
+    announceCapacity(of: label.lun)
   }
 
   /// The LUN stays as large as it is until the disk is this node's (`admitted`).

@@ -101,7 +101,7 @@ final class Provisioner: Sendable {
   /// The labelled disks that were there at the start have their numbers.
   let firstRound = ReadyFlag()
   private let adoptMap: @Sendable (ExportMap) -> Void
-  private let announce: @Sendable (UnitAttention) -> Void
+  private let announce: @Sendable (UnitAttention, _ lun: UInt16?) -> Void
   /// Who is told of the shared disks and of a new target name.
   let pairHooks = Mutex(PairHooks())
   private let monitor = Mutex<DiskMonitor?>(nil)
@@ -112,7 +112,8 @@ final class Provisioner: Sendable {
 
   init(
     options: RunOptions, registry: NexusRegistry, access: DiskAccess = .real,
-    adopt: @escaping @Sendable (ExportMap) -> Void, announce: @escaping @Sendable (UnitAttention) -> Void
+    adopt: @escaping @Sendable (ExportMap) -> Void,
+    announce: @escaping @Sendable (UnitAttention, _ lun: UInt16?) -> Void
   ) throws(StartError) {
     self.options = options
     self.registry = registry
@@ -216,7 +217,7 @@ final class Provisioner: Sendable {
   }
 
   /// The initiators learn of a new capacity by the unit attention that the unit has raised, and at once by a message.
-  func announceCapacity() { announce(.capacityDataHasChanged) }
+  func announceCapacity(of lun: UInt16) { announce(.capacityDataHasChanged, lun) }
 
   func note(_ problem: String) {
     Log.warning(problem)
@@ -236,7 +237,7 @@ final class Provisioner: Sendable {
     }
     if isRunning {
       adoptMap(map)
-      if changed { announce(.reportedLunsDataHasChanged) }
+      if changed { announce(.reportedLunsDataHasChanged, nil) }
     }
     pairHooks.withLock { $0.sharedDisksChanged }?()
   }

@@ -73,6 +73,8 @@ struct Command {
   var isQuarantined = false
   /// It waits for its range to be its own.
   var awaitsRange = false
+  /// It waits for an answer of the file system.
+  var awaitsFile = false
   /// Its hold on the range is in force on every shard.
   var isExclusive = false
   var hasFailed = false
@@ -174,6 +176,9 @@ final class UnitPort: Lender {
   /// Pieces that wait until its commands hold less of the arena (ArenaShare).
   var waiters: [(piece: Int, generation: UInt32)] = []
   var isRemoved = false
+  /// When the log was last told of requests beyond the deadline, and how many there were since.
+  var warnedAt: UInt64 = 0
+  var missedDeadlines = 0
   var readCommands: UInt64 = 0
   var writeCommands: UInt64 = 0
   var otherCommands: UInt64 = 0

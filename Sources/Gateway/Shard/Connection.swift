@@ -77,12 +77,16 @@ final class Connection {
   /// digests begin.
   var hasHeard = false
 
+  /// What it has of the arena for parameter lists and for answers of the device server, which are on no unit's account.
+  let account = BufferAccount()
   /// Its commands, linked.
   var firstCommand: Int32 = -1
   var commandCount = 0
   var lastHeardAt: UInt64
   /// Since when something sent is in flight that has not arrived, or when some of it last did.
   var sendingSince: UInt64 = 0
+  /// Bytes that the peer had taken when that was last looked at.
+  var bytesTaken: UInt64 = 0
   /// When the ping in flight was sent; 0: none.
   var pingedAt: UInt64 = 0
   var pingTag: UInt32 = 0

@@ -12,6 +12,7 @@ public final class Export: Sendable {
   /// Bytes that initiators see, at the time it was opened.
   public let byteCount: UInt64
   let holds = RangeHolds()
+  let questions = FileQuestions()
   /// Another node may have the disk: it is served only when the pair says so.
   let isShared: Bool
   /// What keeps the other node off, if it is shared.

@@ -20,25 +20,40 @@ extension Shard {
   /// Whether the unit of a command may have `bytes` more.
   @inline(__always)
   func mayHold(_ bytes: Int, for index: Int) -> Bool {
-    guard let port = commands[index].pointee.unitPort else { return true }
+    guard let port = commands[index].pointee.unitPort else {
+      return commands[index].pointee.owner.map { mayHoldUntied(bytes, $0.takeUnretainedValue()) } ?? false
+    }
     return port._withUnsafeGuaranteedRef { Self.mayHold(bytes, $0, free: pool.bytesFree) }
   }
 
   @inline(__always)
-  static func mayHold(_ bytes: Int, _ port: BufferAccount, free: Int) -> Bool {
+  static func mayHold(_ bytes: Int, _ port: UnitPort, free: Int) -> Bool {
     port.heldBytes == 0 || port.heldBytes + bytes <= free
   }
 
   /// A buffer for a command that cannot wait for one; nil: the arena is full, or its unit's share of it.
   @inline(__always)
   func take(_ bytes: Int, for index: Int) -> Buffer? {
-    guard let port = commands[index].pointee.unitPort else {
-      // An answer for a unit that is not there.
-      return Self.mayHold(bytes, untied, free: pool.bytesFree) ? pool.take(bytes, for: untied) : nil
-    }
+    guard let port = commands[index].pointee.unitPort else { return takeUntied(bytes, for: index) }
     return port._withUnsafeGuaranteedRef { port in
       Self.mayHold(bytes, port, free: pool.bytesFree) ? pool.take(bytes, for: port) : nil
     }
+  }
+
+  /// Whether a connection may have `bytes` more for what is tied to no unit. Always a little, for a unit whose disk hangs still says
+  /// who it is and takes reservations; never so much that those who take no answers could have what the units need.
+  private func mayHoldUntied(_ bytes: Int, _ connection: Connection) -> Bool {
+    let held = connection.account.heldBytes
+    return held == 0 || held + bytes <= max(Self.untiedBytesMin, pool.bytesFree / 4)
+  }
+
+  private static let untiedBytesMin = 16 << 10
+
+  /// A buffer for what the device server does by itself.
+  @inline(never)
+  private func takeUntied(_ bytes: Int, for index: Int) -> Buffer? {
+    guard let connection = commands[index].pointee.owner?.takeUnretainedValue() else { return pool.take(bytes) }
+    return mayHoldUntied(bytes, connection) ? pool.take(bytes, for: connection.account) : nil
   }
 
   /// The same for one that has no entry yet; nil also where others of its unit wait.
@@ -51,7 +66,12 @@ extension Shard {
   /// Puts a buffer that came before its command was known on the account of its unit.
   @inline(__always)
   func charge(_ buffer: inout Buffer, to index: Int) {
-    guard let port = commands[index].pointee.unitPort else { return }
+    guard let port = commands[index].pointee.unitPort else {
+      if let connection = commands[index].pointee.owner {
+        pool.charge(&buffer, to: connection.takeUnretainedValue().account)
+      }
+      return
+    }
     port._withUnsafeGuaranteedRef { pool.charge(&buffer, to: $0) }
   }
 
@@ -66,8 +86,14 @@ extension Shard {
 
   /// Gives the piece its buffer; false when it must wait for one.
   func equip(_ number: Int, bytes: Int) -> Bool {
-    guard let port = commands[Int(pieces[number].pointee.command)].pointee.unitPort else {
-      return equip(number, bytes: bytes, at: nil)
+    let index = Int(pieces[number].pointee.command)
+    guard let port = commands[index].pointee.unitPort else {
+      // Whether it may was looked at: what it waits for is the arena.
+      guard let account = commands[index].pointee.owner?.takeUnretainedValue().account,
+        let buffer = pool.take(bytes, for: account)
+      else { return equip(number, bytes: bytes, at: nil) }
+      pieces[number].pointee.buffer = buffer
+      return true
     }
     return port._withUnsafeGuaranteedRef { equip(number, bytes: bytes, at: $0) }
   }

@@ -197,7 +197,6 @@ extension Shard {
       return start(operation, index, port, immediate)
     case .dataOut(let byteCount):
       cold[index] = .parameters
-      account(index)
       return collect(index, byteCount: byteCount, immediate)
     case .wait: return hold(index, immediate, parameters: nil)
     case .switchover: return switchOver(index)
@@ -222,23 +221,6 @@ extension Shard {
     case .forward(let unit, let parameters): forward(index, unit, parameters)
     case .medium, .dataOut, .wait, .switchover: break
     }
-  }
-
-  /// Ties a command that the device server answers by itself to the port of the unit it is for: what it takes of the arena is on
-  /// that unit's account like all else, or an initiator that takes no answers would have the memory of all units.
-  private func account(_ index: Int) {
-    guard commands[index].pointee.port < 0, let unit = unit(of: index) else { return }
-    _ = attach(index, unit)
-  }
-
-  /// The opposite, when its parameters are no buffer any more: it has begun nothing at its unit yet.
-  func endAccount(_ index: Int) {
-    guard let port = commands[index].pointee.unitPort?.takeUnretainedValue() else { return }
-    let number = Int(commands[index].pointee.port)
-    commands[index].pointee.port = -1
-    commands[index].pointee.unitPort = nil
-    port.commands -= 1
-    if port.isRemoved { disposeIfUnused(number) }
   }
 
   /// Ties a command to its unit's port; nil if the unit is no longer exported.
@@ -314,7 +296,6 @@ extension Shard {
     guard count > 0 else { return finish(index, .good, actual: UInt64(bytes.count)) }
     guard let connection = connections[Int(command.pointee.connection)] else { return }
     let residual = Residual(expected: UInt64(command.pointee.expected), actual: UInt64(bytes.count))
-    account(index)
     var done = 0
     while done < count {
       let length = min(count - done, BufferPool.pieceBytes)

@@ -185,7 +185,7 @@ extension Shard {
 
   /// What another thread calls with the outcome of a command, once: `body` runs on this shard's, unless the command is gone or
   /// aborted by then.
-  private func later<Outcome: Sendable>(
+  func later<Outcome: Sendable>(
     _ index: Int, _ body: @escaping @Sendable (Shard, Outcome) -> Void
   ) -> @Sendable (Outcome) -> Void {
     let generation = commands[index].pointee.generation

@@ -15,14 +15,19 @@ extension Shard {
       guard shard.commands[index].pointee.generation == generation, !shard.commands[index].pointee.isAborted else {
         return
       }
-      var facts = totals.facts
-      // The label area is none of the initiators'.
-      if let space = export.disk.space {
-        let own = export.label == nil ? 0 : LabelArea.byteCount
-        facts.usedBytes = space.used - min(space.used, own)
-        facts.availableBytes = space.available
+      let facts = totals.facts
+      shard.ask(index, export) {
+        export.disk.space
+      } then: { shard, space in
+        var facts = facts
+        // The label area is none of the initiators'.
+        if let space {
+          let own = export.label == nil ? 0 : LabelArea.byteCount
+          facts.usedBytes = space.used - min(space.used, own)
+          facts.availableBytes = space.available
+        }
+        shard.answer(index, shard.configuration.deviceServer.logPage(query, export.unit, facts))
       }
-      shard.answer(index, shard.configuration.deviceServer.logPage(query, export.unit, facts))
     }
   }
 }

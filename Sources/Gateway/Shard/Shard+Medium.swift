@@ -179,17 +179,26 @@ extension Shard {
   }
 
   private func answerMapping(_ index: Int) {
-    let command = commands[index]
-    let port = ports[Int(command.pointee.port)]!
-    let end = port.export.unit.blocks
-    let limit = end << port.blockShift
+    let port = ports[Int(commands[index].pointee.port)]!
+    let operation = commands[index].pointee.operation
+    let (export, shift) = (port.export, port.blockShift)
+    ask(index, export) {
+      Self.mapping(of: export, from: operation.lba, shift)
+    } then: { shard, extents in
+      let server = shard.configuration.deviceServer
+      shard.answer(index, server.lbaStatus(of: extents, allocationLength: operation.allocationLength))
+    }
+  }
+
+  private static func mapping(of export: Export, from lba: UInt64, _ shift: UInt64) -> [(Extent, mapped: Bool)] {
+    let end = export.unit.blocks
     var extents: [(Extent, mapped: Bool)] = []
-    var lba = command.pointee.operation.lba
+    var lba = lba
     // A few extents answer any allocation length that initiators use; the rest they ask for again.
     while lba < end, extents.count < 16 {
-      let found = port.export.disk.mapping(at: lba << port.blockShift, limit: limit)
+      let found = export.disk.mapping(at: lba << shift, limit: end << shift)
       // A block partly in a hole counts as mapped.
-      var blocks = found.byteCount >> port.blockShift
+      var blocks = found.byteCount >> shift
       var isMapped = found.isMapped
       if blocks == 0 { (blocks, isMapped) = (1, true) }
       if let last = extents.last, last.mapped == isMapped {
@@ -199,9 +208,7 @@ extension Shard {
       }
       lba += blocks
     }
-    answer(
-      index,
-      configuration.deviceServer.lbaStatus(of: extents, allocationLength: command.pointee.operation.allocationLength))
+    return extents
   }
 
   // MARK: Reservations
@@ -254,7 +261,6 @@ extension Shard {
       let data = Array(
         UnsafeRawBufferPointer(start: piece.pointee.buffer!.base, count: Int(piece.pointee.length)))
       freePiece(number)
-      endAccount(index)
       guard let connection = connections[Int(command.pointee.connection)], let nexus = connection.nexus else { return }
       command.pointee.completed = UInt64(data.count)
       let disposition = configuration.deviceServer.resume(

@@ -167,9 +167,12 @@ extension Shard {
       connection.nexus = nexus
       connection.ticket.settle()
       connection.units = visibleUnits(result.luns)
+      // What a session has set up (SPC-2 reservations, what prevents removal) went with the one before, and more with a restart.
+      let wasHere = context.sessions.remember(nexus.identity)
+      nexus.raise(wasHere ? .nexusLoss : .powerOn, luns: connection.units.numbers)
       context.registry.attach(nexus)
     }
-    if configuration.nopIntervalNs > 0 { scheduleTick(at: now + configuration.nopIntervalNs) }
+    scheduleTick(at: now + watchNs)
     trace(connection, .authenticated(result.authenticatedName))
     traceStage(connection, reply)
     trace(connection, .fullFeature(tsih: tsih))
@@ -183,7 +186,11 @@ extension Shard {
 
   @inline(__always)
   func fullFeaturePDU(_ connection: Connection, _ header: BasicHeaderSegment) {
-    if !connection.hasHeard { hearFirst(connection) }
+    if !connection.hasHeard {
+      // It speaks with digests that the Login Response, which still waits, must not have.
+      guard !connection.mover.hasWaiting else { return spokeTooEarly(connection) }
+      hearFirst(connection)
+    }
     switch header.opcode {
     case .scsiCommand: scsiCommand(connection, header)
     case .dataOut: dataOut(connection, header)
@@ -393,20 +400,36 @@ extension Shard {
       guard deadline <= now else { return scheduleTick(at: deadline) }
       close(connection, .loginTimeout, "did not log in within \(configuration.loginTimeoutNs / 1_000_000_000) s")
     case .fullFeature:
-      guard configuration.nopIntervalNs > 0 else { return }
+      guard !endIfStalled(connection), configuration.nopIntervalNs > 0 else { return }
       runPing(connection)
     case .closing: break
     }
   }
 
+  /// How often a connection is looked at.
+  private var watchNs: UInt64 {
+    configuration.nopIntervalNs > 0 ? configuration.nopIntervalNs : Self.watchNsWithoutPings
+  }
+  private static let watchNsWithoutPings: UInt64 = 10_000_000_000
+
+  /// An initiator may speak and yet take nothing, which holds buffers that others wait for.
+  private func endIfStalled(_ connection: Connection) -> Bool {
+    scheduleTick(at: now + watchNs)
+    guard connection.mover.isInFlight else { return false }
+    if let taken = connection.mover.bytesTaken, taken != connection.bytesTaken {
+      connection.bytesTaken = taken
+      connection.sendingSince = now
+      // It cannot answer a ping that is behind what it is taking.
+      connection.lastHeardAt = now
+    }
+    guard connection.sendingSince + 2 * watchNs <= now else { return false }
+    close(connection, .stalled, "it has taken no data for \((now - connection.sendingSince) / 1_000_000_000) s")
+    return true
+  }
+
   /// A silent initiator is asked for a sign of life, and dropped if it gives none.
   private func runPing(_ connection: Connection) {
     let interval = configuration.nopIntervalNs
-    // It may speak and yet take nothing, which holds buffers that others wait for.
-    if connection.mover.isInFlight, connection.sendingSince + 2 * interval <= now {
-      return close(
-        connection, .stalled, "it has taken no data for \((now - connection.sendingSince) / 1_000_000_000) s")
-    }
     if connection.pingedAt != 0, connection.lastHeardAt > connection.pingedAt { connection.pingedAt = 0 }
     if connection.pingedAt != 0 {
       let deadline = connection.pingedAt + interval

@@ -233,7 +233,7 @@ extension Shard {
           // With the answer the initiator takes its buffer away, so no more is asked for and what is coming is waited for.
           if command.pointee.diskCount > 0 { note(index, configuration.deviceServer.sense(for: .hardware)) }
           next = min(next, now + 20_000_000)
-        } else if command.pointee.diskCount > 0 || command.pointee.awaitsRange {
+        } else if command.pointee.diskCount > 0 || command.pointee.awaitsRange || command.pointee.awaitsFile {
           giveUp(index, connection)
         } else if waitsBehindLost(index) {
           finish(index, .busy)
@@ -256,9 +256,21 @@ extension Shard {
     return !isMoving(index) && hasPiece(index) { $0.state == .waiting }
   }
 
+  /// A disk that hangs has many of them at once: one line in a while.
+  private func warnOfDeadline(_ index: Int) {
+    guard let port = commands[index].pointee.unitPort?.takeUnretainedValue() else { return }
+    port.missedDeadlines += 1
+    guard port.warnedAt == 0 || port.warnedAt + Self.warnNs <= now else { return }
+    let count = port.missedDeadlines == 1 ? "a disk request has" : "\(port.missedDeadlines) disk requests have"
+    Log.warning("LUN \(port.export.unit.number): \(count) taken longer than the I/O deadline")
+    (port.warnedAt, port.missedDeadlines) = (now, 0)
+  }
+
+  private static let warnNs: UInt64 = 10_000_000_000
+
   private func giveUp(_ index: Int, _ connection: Connection) {
     let command = commands[index]
-    Log.warning("LUN \(unit(of: index)?.number ?? 0): a disk request has taken longer than the I/O deadline")
+    warnOfDeadline(index)
     let sense = configuration.deviceServer.sense(for: .hardware)
     events.add(.diskDeadline)
     events.add(.checkCondition(sense.key, sense.code))

@@ -244,8 +244,9 @@ extension Shard {
       self.received = nil
     }
     if let immediate { precondition(immediate.capacity >= length, "immediate data in a buffer smaller than its piece") }
-    // What came with the command cannot wait.
-    guard immediate != nil || !isReceived, immediate == nil || isReceived || mayHold(length, for: index),
+    // What came with the command cannot wait, and what is tied to no unit has no share to wait for.
+    let mayWait = immediate == nil && command.pointee.unitPort != nil
+    guard immediate != nil || !isReceived, mayWait || isReceived || mayHold(length, for: index),
       let number = appendPiece(index, offset: 0, length: length)
     else {
       if let immediate { pool.give(immediate) }

@@ -57,8 +57,6 @@ final class Shard {
   var starved: [Connection] = []
   /// Pieces that wait for the arena, in order.
   var bufferWaiters: [(piece: Int, generation: UInt32)] = []
-  /// What answers hold that are for no unit.
-  let untied = BufferAccount()
   /// A unit has given back something of its share.
   var mayRetryShares = false
   /// Pieces wait for their unit's share.
@@ -305,15 +303,16 @@ final class Shard {
 
   /// Tells the sessions of this shard of a change: a unit attention for each nexus (after the shard has the new snapshot, so
   /// that who asks finds it), and at once a message for those that listen (RFC 7143 §11.9.1, event 0).
-  func announceUnitAttention(_ attention: UnitAttention, lun: UInt64) {
+  /// - Parameter lun: of which unit it is; nil: of the target's inventory, which LUN 0 tells.
+  func announceUnitAttention(_ attention: UnitAttention, lun: UInt16?) {
     let sense = attention.sense.encode(descriptorFormat: false)
     let data = [UInt8(sense.count >> 8), UInt8(sense.count & 0xFF)] + sense
     for case let connection? in connections {
       guard connection.phase == .fullFeature, let nexus = connection.nexus else { continue }
       if attention == .reportedLunsDataHasChanged { nexus.raise(attention, lun: nil) }
-      guard connection.hasHeard else { continue }
+      guard connection.hasHeard, lun.map({ connection.units[$0] != nil }) ?? true else { continue }
       trace(connection, .asyncMessage(.scsi))
-      respond(connection, .asyncMessage(.scsi, lun: lun), data: data)
+      respond(connection, .asyncMessage(.scsi, lun: LogicalUnitMap.field(of: lun ?? 0)), data: data)
     }
   }
 }

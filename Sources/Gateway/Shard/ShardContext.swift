@@ -236,6 +236,8 @@ final class SessionTable: Sendable {
     var byKey: [Key: UInt16] = [:]
     var nextTSIH: UInt16 = 1
     var nextNumber: UInt64 = 0
+    /// Hashes of the I_T nexuses that there were.
+    var known: Set<Int> = []
   }
 
   private let state = Mutex(State())
@@ -272,6 +274,17 @@ final class SessionTable: Sendable {
       state.nextNumber += 1
       if let key { state.byKey[key] = tsih }
       return .granted(tsih: tsih)
+    }
+  }
+
+  private static let knownMax = 4096
+
+  /// Whether there was a session of this nexus since the start, as far as that is remembered; from now on there was.
+  func remember(_ nexus: NexusIdentity) -> Bool {
+    state.withLock { state in
+      if state.known.contains(nexus.hashValue) { return true }
+      if state.known.count < Self.knownMax { state.known.insert(nexus.hashValue) }
+      return false
     }
   }
 

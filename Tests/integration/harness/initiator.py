@@ -174,6 +174,7 @@ class Session:
         self.isid = isid or b"\x80" + os.urandom(5)
         self.cmd_sn, self.exp_stat_sn, self._next_tag = 1, 0, 1
         self.keys = {}
+        self.greeted = set()  # LUNs that have said so
         self.pending = collections.deque()  # PDUs that arrived while waiting for another
         if login:
             try:
@@ -342,8 +343,12 @@ class Session:
             offset, length, number = offset + part, length - part, number + 1
 
     def command(self, lun, cdb, read=0, write=None, seconds=None):
-        """One command from beginning to end."""
-        return self.finish(self.begin(lun, cdb, read, write), read, write, seconds)
+        """One command from beginning to end; again if all it met was that the session is new (29h)."""
+        result = self.finish(self.begin(lun, cdb, read, write), read, write, seconds)
+        if result.asc in (scsi.POWER_ON, scsi.NEXUS_LOSS) and lun not in self.greeted:
+            self.greeted.add(lun)
+            return self.command(lun, cdb, read, write, seconds)
+        return result
 
     def ready(self, lun=0):
         """Takes the unit attentions away."""
