@@ -8,7 +8,7 @@ import struct
 import time
 import unittest
 
-from harness import initiator, scsi
+from harness import initiator, process, scsi
 from harness.case import GatewayCase
 from harness.initiator import Closed
 from harness.load import BLOCK, Writer, pattern
@@ -68,6 +68,14 @@ class FlippedConnection(initiator.Connection):
                 data[place] ^= 1 << self.flip_at % 8
         self.sent += len(data)
         super().send_bytes(bytes(data))
+
+
+class NarrowConnection(initiator.Connection):
+    """What it is sent and does not take stays with the sender, but for a few KiB."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
 
 
 class Network(GatewayCase):
@@ -208,6 +216,63 @@ class Network(GatewayCase):
             names = [session["initiator"] for session in gateway.ask_json("sessions")]
             self.assertEqual(names, ["iqn.2026-01.example:alive"])
             self.assertTrue(vanished.connection.is_closed_within(1))
+
+    def test_zero_window(self):
+        """Who asks and takes nothing is ended after two intervals of keep-alive, and its buffers are others' again"""
+        gateway = self.start("memory:16M", "slow:64M:1", settings="[timeouts]\nnop-interval = 1\n")
+        before = self.holdings(gateway)
+        writer = self.keep(Writer(gateway))
+        writer.start()
+        with self.connections(NarrowConnection):
+            taker = self.keep(initiator.Session(gateway, initiator="iqn.2026-01.example:takes-nothing"))
+        taker.ready(1)
+        begin = time.monotonic()
+        for number in range(100):
+            taker.begin(1, scsi.read16(512 * number, 512), read=512 * BLOCK)
+        process.wait_until(lambda: self.holdings(gateway)["arena"] > 1 << 20, 2, "its data waits in buffers")
+
+        def is_there():
+            # It has a sign of life in it, which asks for no answer: it is not for its silence that it is ended.
+            alive = initiator.PDU(initiator.NOP_OUT | initiator.IMMEDIATE, initiator.FINAL)
+            alive.tag = alive.transfer_tag = initiator.RESERVED
+            with contextlib.suppress(OSError):
+                taker.send(alive)
+            return taker.initiator in [session["initiator"] for session in gateway.ask_json("sessions")]
+        process.wait_until(lambda: not is_there(), 8, "it is ended", step=0.1)
+        self.assertGreaterEqual(time.monotonic() - begin, 2, "ended too early")
+        self.assertEqual(self.metric(gateway, "connections_ended_total", reason="stalled"), 1)
+        self.assertEqual(self.metric(gateway, "keep_alives_total", outcome="missed"), 0)
+        self.assertIn("it has taken no data for", gateway.log)
+        writer.reach(writer.count + 20)
+        writer.finish()
+        self.assertLess(writer.longest, process.SLOWNESS)
+        self.assert_given_back(gateway, before)
+
+    def test_slow_and_steady(self):
+        """Who takes its data slowly, three MB/s of it, is not ended for it, however much waits"""
+        gateway = self.start("slow:64M:1", settings="[timeouts]\nnop-interval = 1\n")
+        before = self.holdings(gateway)
+        with self.connections(NarrowConnection):
+            taker = self.keep(initiator.Session(gateway, seconds=10))
+        taker.ready()
+        taker.write(0, 0, self.content(1)).good()
+        # More than the network between the two holds, so that something waits to be sent all the time.
+        tags = [taker.begin(0, scsi.read16(0, 128), read=128 * BLOCK) for _ in range(120)]
+        end, taken = time.monotonic() + 6, 0
+        while time.monotonic() < end:
+            result = taker.finish(tags.pop(0), read=128 * BLOCK).good()
+            self.assertEqual(result.data[:self.BLOCKS * BLOCK], self.content(1))
+            tags.append(taker.begin(0, scsi.read16(0, 128), read=128 * BLOCK))
+            taken += 1
+            if taken % 40 == 0:
+                self.assertGreater(self.holdings(gateway)["arena"], 1 << 20, "nothing waits to be sent")
+            time.sleep(0.02)
+        self.assertGreater(taken, 80)
+        for tag in tags:
+            taker.finish(tag, read=128 * BLOCK).good()
+        self.assertEqual(self.metric(gateway, "connections_ended_total", reason="stalled"), 0)
+        taker.logout()
+        self.assert_given_back(gateway, before)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import unittest
@@ -26,15 +25,6 @@ secret = "{SECRETS[2]}"
 
 
 class ObservationCase(GatewayCase):
-    def metric(self, gateway, name, **labels):
-        """The sum of a metric's values with these labels."""
-        total = 0
-        for line in gateway.ask("metrics").stdout.splitlines():
-            found = re.fullmatch(r"gatewayd_(\w+)(?:\{(.*)\})? (\S+)", line)
-            if found and found[1] == name and all(f'{key}="{labels[key]}"' in (found[2] or "") for key in labels):
-                total += float(found[3])
-        return total
-
     def events(self, gateway, session=0):
         """The events of the last trace of a session."""
         traces = gateway.ask_json("sessions", "--trace", str(session))

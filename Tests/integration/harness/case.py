@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import unittest
 
 from . import daemon, process
@@ -44,6 +45,16 @@ class GatewayCase(unittest.TestCase):
         status = gateway.ask_json("status")
         return {"sessions": status["sessions"], "arena": status["memory"]["arenaUsedBytes"],
                 "descriptors": status["memory"]["descriptors"]}
+
+    @staticmethod
+    def metric(gateway, name, **labels):
+        """The sum of a metric's values with these labels."""
+        total = 0
+        for line in gateway.ask("metrics").stdout.splitlines():
+            found = re.fullmatch(r"gatewayd_(\w+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name and all(f'{key}="{labels[key]}"' in (found[2] or "") for key in labels):
+                total += float(found[3])
+        return total
 
     def assert_given_back(self, gateway, before, seconds=20):
         """All that was held beyond `before` goes away in that time."""
