@@ -1,10 +1,14 @@
 """Who gets in and what they see."""
 
 import os
+import socket
+import subprocess
 import unittest
 
 from harness import initiator, process, scsi
 from harness.case import GatewayCase
+from harness.daemon import Gateway
+from harness.parts import activated
 
 SECRET, OTHER_SECRET = "initiator-secret-1", "target-secret-0002"
 ONE_WAY = f"""
@@ -144,6 +148,89 @@ class Access(GatewayCase):
             told = gateway.log + "".join(gateway.ask(verb, "--json").stdout for verb in ("status", "sessions", "disks"))
         for secret in (SECRET, OTHER_SECRET):
             self.assertNotIn(secret, told)
+
+
+class Networks(GatewayCase):
+    """Addresses of 127.0.0.0/8, each of which is this machine's."""
+
+    SETTINGS = '[access]\nnetworks = ["127.0.9.0/24", "127.128.0.0/9"]\n'
+    INSIDE = ("127.0.9.0", "127.0.9.1", "127.0.9.255", "127.128.0.0", "127.200.1.1")
+    OUTSIDE = ("127.0.0.1", "127.0.8.255", "127.0.10.0", "127.127.255.255", "127.1.9.1")
+
+    def refusals(self, gateway):
+        return {reason: self.metric(gateway, "connections_refused_total", reason=reason)
+                for reason in ("network", "address_limit", "connection_limit")}
+
+    def assert_let_in(self, gateway, *sources):
+        before = self.refusals(gateway)
+        for source in sources:
+            with initiator.Session(gateway, source=source) as session:
+                session.ready()
+        self.assertEqual(self.refusals(gateway), before)
+
+    def assert_turned_away(self, gateway, *sources):
+        """Closed without a byte, whether the peer says something or not; counted and said each time."""
+        before = self.refusals(gateway)
+        for source in sources:
+            with self.assertRaises((initiator.Closed, ConnectionError), msg=source):
+                initiator.Session(gateway, source=source)
+            with initiator.Connection(gateway.address, gateway.port, source=source) as connection:
+                with self.assertRaises(initiator.Closed, msg=source):
+                    connection.receive(2 * process.SLOWNESS)
+                self.assertEqual(connection._in, b"")
+            lines = [line for line in gateway.log.splitlines() if f"connection from {source}:" in line]
+            self.assertEqual([line.partition(" refused: ")[2] for line in lines[-2:]],
+                             ["its network is not one that [access] networks admits"] * 2)
+        self.assertEqual(self.refusals(gateway), {**before, "network": before["network"] + 2 * len(sources)})
+
+    def test_networks(self):
+        """A peer of a network that is not admitted is turned away unread, counted and said; one that is gets in"""
+        gateway = self.start(settings=self.SETTINGS)
+        self.assert_turned_away(gateway, *self.OUTSIDE)
+        self.assert_let_in(gateway, *self.INSIDE)
+        # Discovery is no way around it.
+        with self.assertRaises((initiator.Closed, ConnectionError)):
+            initiator.Session(gateway, source="127.0.8.1", discovery=True)
+
+    def test_reload(self):
+        """The networks of a reload hold for the next connection"""
+        gateway = self.start(settings=self.SETTINGS)
+        self.assert_turned_away(gateway, "127.0.8.1")
+        gateway.settings_path.write_text('[access]\nnetworks = ["127.0.8.1/32"]\n')
+        gateway.reload()
+
+        def is_let_in():
+            try:
+                initiator.Session(gateway, source="127.0.8.1").close()
+                return True
+            except (initiator.Closed, ConnectionError):
+                return False
+        process.wait_until(is_let_in, 5, "the new networks rule")
+        self.assert_turned_away(gateway, "127.0.8.2", "127.0.9.1")
+        self.assert_let_in(gateway, "127.0.8.1")
+
+    def test_loopback(self):
+        """Loopback is on-link, which is admitted unless the settings say otherwise"""
+        self.assert_let_in(self.start(), "127.0.0.1", "127.77.1.2")
+        self.assert_let_in(self.start(settings='[access]\nnetworks = ["any"]\n'), "127.0.0.1", "127.77.1.2")
+        self.assert_turned_away(self.start(settings='[access]\nnetworks = []\n'), "127.0.0.1", "127.77.1.2")
+
+    def test_mapped(self):
+        """An IPv4 address that arrives on an IPv6 socket counts as IPv4"""
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind(("::ffff:127.0.0.1", 0))
+            listener.listen()
+            # Such a socket it opens none of by itself; the service manager may pass one.
+            gateway = Gateway(settings=self.SETTINGS, start=False)
+            self.addCleanup(self._end, gateway)
+            with open(gateway.log_path, "ab") as log:
+                gateway.process = subprocess.Popen(activated(listener, gateway.command()), stdin=subprocess.DEVNULL,
+                                                   stdout=log, stderr=log, pass_fds=[listener.fileno()])
+            process.wait_until(gateway._is_asked, 10, f"gatewayd answers\n{gateway.log}")
+            gateway.port = listener.getsockname()[1]
+            self.assert_turned_away(gateway, *self.OUTSIDE)
+            self.assert_let_in(gateway, *self.INSIDE)
 
 
 if __name__ == "__main__":
