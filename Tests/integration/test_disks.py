@@ -85,6 +85,72 @@ class Comings(DiskCase):
     def luns(self, session):
         return session.luns()
 
+    def assert_told(self, session, code, lun=0):
+        """A message with sense data: its length, then fixed format, UNIT ATTENTION with this code."""
+        data = self.assert_message(session, 0, lun=lun, seconds=10)
+        self.assertEqual((int.from_bytes(data[:2], "big"), data[2]), (len(data) - 2, 0x70))
+        told = scsi.Result(scsi.CHECK_CONDITION, b"", data[2:])
+        self.assertEqual((told.sense_key, told.asc), (scsi.UNIT_ATTENTION, code))
+        # ADDITIONAL SENSE LENGTH.
+        self.assertEqual(data[9], len(data) - 2 - 8)
+
+    def test_messages(self):
+        """A LUN that comes or goes: an Async Message to each session that has spoken, and a unit attention to all"""
+        disk = self.loop()
+        device = disk.device
+        disk.detach()
+        gateway = self.discover(device)
+        digests = {"HeaderDigest": "CRC32C", "DataDigest": "CRC32C"}
+        spoken = [self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:spoken-{number}", keys=keys))
+                  for number, keys in enumerate(({}, digests, {}))]
+        for session in spoken:
+            session.ready()
+        seeker = self.keep(initiator.Session(gateway, initiator="iqn.2026-01.example:seeker", discovery=True))
+        seeker.ping()
+        silent = self.keep(initiator.Session(gateway, initiator="iqn.2026-01.example:silent"))
+        for comes in (True, False):
+            if comes:
+                disk.attach(device)
+            else:
+                disk.detach()
+            for session in spoken:
+                self.assert_told(session, 0x3F0E)
+                # Once for this, and what follows has the number that follows.
+                expected = session.exp_stat_sn
+                tag = session.begin(0, scsi.test_unit_ready())
+                pdu = session.receive_for(tag)
+                self.assertEqual(pdu.stat_sn, expected)
+                sense = scsi.Result(pdu.status, b"", pdu.data[2:])
+                self.assertEqual((sense.sense_key, sense.asc), (scsi.UNIT_ATTENTION, 0x3F0E))
+                session.command(0, scsi.test_unit_ready()).good()
+                self.assertEqual(list(session.pending), [])
+                self.assertEqual(len(session.luns()), 2 if comes else 1)
+            # A discovery session has no units; who has said nothing yet is sent nothing.
+            expected = seeker.exp_stat_sn
+            seeker.ping()
+            self.assertEqual((seeker.exp_stat_sn, list(seeker.pending)), (expected + 1, []))
+        with self.assertRaises(TimeoutError):
+            silent.connection.receive(0.3)
+        told = [silent.command(0, scsi.test_unit_ready()) for _ in range(4)]
+        self.assertIn((scsi.UNIT_ATTENTION, 0x3F0E), [(each.sense_key, each.asc) for each in told if each.sense])
+        self.assertEqual((told[-1].status, list(silent.pending)), (scsi.GOOD, []))
+
+    @unittest.expectedFailure
+    def test_message_of_growth(self):
+        """The Async Message of a disk that grows names its LUN"""
+        disk = self.loop()
+        gateway = self.discover(disk.device)
+        number = self.verdict(gateway, disk.device, "exported")["lun"]
+        self.assertNotEqual(number, 0)
+        with initiator.Session(gateway) as session:
+            session.ready()
+            session.ready(number)
+            disk.grow(96 << 20)
+            self.assert_told(session, 0x2A09, lun=number)
+            result = session.command(number, scsi.test_unit_ready())
+            self.assertEqual((result.sense_key, result.asc), (scsi.UNIT_ATTENTION, 0x2A09))
+            session.command(0, scsi.test_unit_ready()).good()
+
     def test_same_disk_same_lun(self):
         """A disk that comes back has the LUN and the NAA that it had, also behind another device node"""
         disk, spare = self.loop(), self.loop()

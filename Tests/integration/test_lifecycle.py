@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -53,6 +54,26 @@ class Lifecycle(GatewayCase):
         self.assertEqual(gateway.terminate(5), 0)
         self.assertTrue(idle.connection.is_closed_within(1))
         writer.join(5)
+
+    def test_asked_to_log_out(self):
+        """SIGTERM asks who has spoken to log out, within a second, and answers who does; the others are closed"""
+        gateway = self.start()
+        polite, deaf, silent = [self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:{name}"))
+                                for name in ("polite", "deaf", "silent")]
+        seeker = self.keep(initiator.Session(gateway, discovery=True))
+        for session in (polite, deaf):
+            session.ready()
+        seeker.ping()
+        gateway.process.send_signal(signal.SIGTERM)
+        for session in (polite, deaf, seeker):
+            # Event 1: log out within Parameter3 seconds.
+            self.assertEqual(self.assert_message(session, 1, (0, 0, 1)), b"")
+        for session in (polite, seeker):
+            self.assertEqual(session.logout(), 0)
+        with self.assertRaises(initiator.Closed):
+            silent.connection.receive(2 * process.SLOWNESS)
+        self.assertTrue(deaf.connection.is_closed_within(5))
+        self.assertEqual(gateway.process.wait(5 * process.SLOWNESS), 0)
 
     def test_restart_on_the_same_port(self):
         """A start right after an end or a kill takes the same port"""

@@ -103,11 +103,34 @@ class Settings(GatewayCase):
             self.assertEqual((answer.returncode, "there is no session" in answer.stderr), (1, True))
         self.assertTrue(self.can_login(gateway, "iqn.2026-01.example:test"))
 
+    def test_told(self):
+        """Whose session an operator or a reload ends is told when to come back, if it has said anything"""
+        gateway = self.start(settings=GOOD)
+
+        def revoke():
+            gateway.settings_path.write_text('[access]\ninitiators = ["iqn.2026-01.example:another"]\n')
+            gateway.reload()
+
+        def end():
+            for each in gateway.ask_json("sessions"):
+                gateway.ask("sessions", "--end", each["id"])
+        for count, ends in ((2, end), (4, revoke)):
+            spoken, silent = [self.keep(initiator.Session(gateway)) for _ in range(2)]
+            spoken.ready()
+            ends()
+            # Event 3, all connections of the session: after Time2Wait, and nothing is retained.
+            self.assertEqual(self.assert_message(spoken, 3, (0, 2, 0)), b"")
+            for session in (spoken, silent):
+                with self.assertRaises(initiator.Closed):
+                    session.connection.receive(5 * process.SLOWNESS)
+            self.assertEqual(self.metric(gateway, "connections_ended_total", reason="revoked"), count)
+
     def can_login(self, gateway, name):
         try:
             initiator.Session(gateway, initiator=name).close()
             return True
-        except initiator.LoginRefused:
+        except (initiator.LoginRefused, initiator.Closed):
+            # A login across a reload is ended.
             return False
 
     def test_bad_reload(self):

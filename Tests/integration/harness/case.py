@@ -5,7 +5,7 @@ import functools
 import re
 import unittest
 
-from . import daemon, process
+from . import daemon, initiator, process
 from .daemon import Gateway
 
 
@@ -61,6 +61,18 @@ class GatewayCase(unittest.TestCase):
         with contextlib.suppress(process.TimedOut):
             process.wait_until(lambda: self.holdings(gateway) == before, seconds, "all is given back", step=0.1)
         self.assertEqual(self.holdings(gateway), before, "not all is given back")
+
+    def assert_message(self, session, event, parameters=(0, 0, 0), lun=0, seconds=5):
+        """An Async Message (RFC 7143 §11.9) like this comes, and has the next StatSN; its data segment."""
+        expected = session.exp_stat_sn
+        # Its Initiator Task Tag is a reserved one.
+        pdu = session.receive_for(initiator.RESERVED, seconds * process.SLOWNESS)
+        self.assertEqual((pdu.opcode, pdu.flags, pdu.header[2:5].hex()), (initiator.ASYNC, 0x80, "000000"))
+        self.assertEqual((pdu.event, pdu.header[37], pdu.parameters), (event, 0, parameters))
+        self.assertEqual(pdu.header[8:16], (lun << 48).to_bytes(8, "big"))
+        self.assertEqual((pdu.header[20:24], pdu.header[44:48]), (bytes(4), bytes(4)), "reserved")
+        self.assertEqual((pdu.stat_sn, session.exp_stat_sn), (expected, (expected + 1) & 0xFFFFFFFF))
+        return pdu.data
 
     def assert_alive(self, gateway):
         self.assertIsNone(gateway.process.poll(), f"gatewayd ended\n{gateway.log}")

@@ -63,6 +63,10 @@ class PDU:
     exp_cmd_sn = property(lambda self: self.word(28))
     max_cmd_sn = property(lambda self: self.word(32))
 
+    # Of an Async Message (§11.9).
+    event = property(lambda self: self.header[36])
+    parameters = property(lambda self: struct.unpack_from(">HHH", self.header, 38))
+
     def set_lun(self, lun):
         struct.pack_into(">Q", self.header, 8, lun << 48)
         return self
