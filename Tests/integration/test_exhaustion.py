@@ -1,6 +1,7 @@
 """What there is only so much of, used up: the right answer meanwhile, and full service afterwards."""
 
 import contextlib
+import os
 import socket
 import time
 import unittest
@@ -10,13 +11,28 @@ from harness.case import GatewayCase
 from harness.load import pattern
 
 
+# With two threads it needs some 20 itself.
+DESCRIPTORS = 48
+STRANGERS = 80
+
+
 class Exhaustion(GatewayCase):
     def test_descriptors(self):
         """Without a file descriptor for another connection, those that are there are served; afterwards others too"""
-        gateway = self.start("memory:16M", start=False)
-        gateway.spawn(["prlimit", "--nofile=48"])
+        # It is the descriptors that there are too few of, not the places of an address.
+        gateway = self.start("memory:16M", start=False, arguments=["--threads", "2"],
+                             settings="[limits]\nconnections-per-address = 500\n")
+        gateway.spawn(["prlimit", f"--nofile={DESCRIPTORS}"])
         process.wait_until(lambda: process.is_listening(gateway.address, gateway.port), 10, "gatewayd listens")
         self.exhaust(gateway)
+
+    def descriptors(self, gateway):
+        return len(os.listdir(f"/proc/{gateway.pid}/fd"))
+
+    def processor_seconds(self, gateway):
+        with open(f"/proc/{gateway.pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def exhaust(self, gateway):
         session = self.keep(initiator.Session(gateway, seconds=10))
@@ -24,18 +40,24 @@ class Exhaustion(GatewayCase):
         for _ in range(3):
             with contextlib.ExitStack() as stack:
                 strangers = []
-                for _ in range(80):
+                for _ in range(STRANGERS):
                     stranger = stack.enter_context(socket.socket())
                     stranger.settimeout(0.2)
                     with contextlib.suppress(OSError):
                         stranger.connect((gateway.address, gateway.port))
                         strangers.append(stranger)
-                self.assertGreater(len(strangers), 20)
+                process.wait_until(lambda: self.descriptors(gateway) == DESCRIPTORS, 5, "it has all that it may")
+                # The others wait where they are, and nothing is done about them without end.
+                begin = self.processor_seconds(gateway), time.monotonic()
+                waiting = process.run(["ss", "-Htln", f"sport = :{gateway.port}"]).stdout.split()[1]
+                self.assertGreater(int(waiting), len(strangers) - DESCRIPTORS)
                 block = pattern(0, len(strangers))
                 session.write(0, 0, block).good()
                 self.assertEqual(session.read(0, 0, 1).good().data, block)
-                time.sleep(0.2)
+                time.sleep(0.5)
                 self.assert_alive(gateway)
+                self.assertEqual(self.descriptors(gateway), DESCRIPTORS)
+                self.assertLess(self.processor_seconds(gateway) - begin[0], (time.monotonic() - begin[1]) / 2)
             # As soon as they are gone there is room.
             def is_let_in():
                 try:
