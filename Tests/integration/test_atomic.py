@@ -4,12 +4,11 @@ import os
 import random
 import struct
 import threading
-import time
 import unittest
 
 from harness import initiator, scsi
 from harness.case import GatewayCase
-from harness.load import BLOCK
+from harness.load import BLOCK, Threads
 
 # All sessions together, in each test.
 OPERATIONS = int(os.environ.get("GATEWAYD_ATOMIC_OPERATIONS", "16000"))
@@ -21,31 +20,6 @@ REGISTER, RESERVE, PREEMPT, REGISTER_AND_IGNORE = 0, 1, 4, 6
 
 def orwrite16(lba, blocks):
     return struct.pack(">BBQIBB", 0x8B, 0, lba, blocks, 0, 0)
-
-
-class Threads:
-    """Runs a function in threads; raises what went wrong in any of them."""
-
-    def __init__(self, function, arguments):
-        self.errors = []
-        self.threads = [threading.Thread(target=self._run, args=(function, a), daemon=True) for a in arguments]
-        for thread in self.threads:
-            thread.start()
-
-    def _run(self, function, argument):
-        try:
-            function(argument)
-        except Exception as error:  # raised by join
-            self.errors.append(error)
-
-    def join(self, seconds):
-        deadline = time.monotonic() + seconds
-        for thread in self.threads:
-            thread.join(max(0, deadline - time.monotonic()))
-        if self.errors:
-            raise self.errors[0]
-        if any(thread.is_alive() for thread in self.threads):
-            raise AssertionError(f"not done within {seconds} s")
 
 
 class Atomic(GatewayCase):

@@ -78,3 +78,28 @@ class Writer(threading.Thread):
                 if data not in (pattern(lba, version), pattern(lba, self.sent[lba])):
                     wrong.append(lba)
         return wrong
+
+
+class Threads:
+    """Runs a function in threads; raises what went wrong in any of them."""
+
+    def __init__(self, function, arguments):
+        self.errors = []
+        self.threads = [threading.Thread(target=self._run, args=(function, a), daemon=True) for a in arguments]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, function, argument):
+        try:
+            function(argument)
+        except Exception as error:  # raised by join
+            self.errors.append(error)
+
+    def join(self, seconds):
+        deadline = time.monotonic() + seconds
+        for thread in self.threads:
+            thread.join(max(0, deadline - time.monotonic()))
+        if self.errors:
+            raise self.errors[0]
+        if any(thread.is_alive() for thread in self.threads):
+            raise AssertionError(f"not done within {seconds} s")
