@@ -96,7 +96,8 @@ class Connection:
     def send_bytes(self, data):
         self.socket.sendall(data)
 
-    def _receive(self, count, deadline):
+    def _fill(self, count, deadline):
+        """Waits until so many bytes are there. They stay: a PDU whose rest is late is not lost."""
         while len(self._in) < count:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self.socket], [], [], left)[0]:
@@ -108,22 +109,24 @@ class Connection:
             if not part:
                 raise Closed()
             self._in += part
-        taken = bytes(self._in[:count])
-        del self._in[:count]
-        return taken
 
     def receive(self, seconds=None):
         """The next PDU; Closed at the end of the stream, TimeoutError after `seconds`."""
         deadline = time.monotonic() + (self.seconds if seconds is None else seconds)
-        header = self._receive(48, deadline)
-        length = int.from_bytes(header[5:8], "big")
-        extra = self._receive(header[4] * 4, deadline)
-        if self.header_digest and self._receive(4, deadline) != digest(header + extra):
+        self._fill(48, deadline)
+        length = int.from_bytes(self._in[5:8], "big")
+        head = 48 + self._in[4] * 4
+        begin = head + (4 if self.header_digest else 0)
+        end = begin + length + -length % 4
+        total = end + (4 if self.data_digest and length else 0)
+        self._fill(total, deadline)
+        if self.header_digest and self._in[head:begin] != digest(self._in[:head]):
             raise AssertionError("a header digest of the target is wrong")
-        body = self._receive(length + -length % 4, deadline)
-        if self.data_digest and body and self._receive(4, deadline) != digest(body):
+        if total > end and self._in[end:total] != digest(self._in[begin:end]):
             raise AssertionError("a data digest of the target is wrong")
-        return PDU(header=header, data=body[:length])
+        pdu = PDU(header=self._in[:48], data=bytes(self._in[begin:begin + length]))
+        del self._in[:total]
+        return pdu
 
     def is_closed_within(self, seconds):
         """Whether the target ends the connection in that time, whatever it sends before."""
