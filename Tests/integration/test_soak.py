@@ -1,6 +1,9 @@
 """Many sessions and units, verified I/O, and everything that goes wrong in a cluster's day, at once and for a while:
 nothing that was acknowledged is lost, each fault is answered as documented, and all is given back at the end.
 
+The faults of disks: bad blocks, a flush that failed, one that never answers, a slow one, one that is gone, some that
+are pulled out, one that is read-only for a while, and a thin one whose pool is full for a while.
+
 `./dev soak [seconds]` is the long form; `./dev test` has a short one of fewer sessions.
 """
 
@@ -8,11 +11,13 @@ import os
 import random
 import socket
 import struct
+import tempfile
 import threading
 import time
 import traceback
 import unittest
 from collections import Counter
+from pathlib import Path
 
 from harness import initiator, process, scsi
 from harness.initiator import DATA_OUT, FINAL, Closed
@@ -31,21 +36,38 @@ HUNG_MAX = 64 // WORKERS - 1
 
 # What a session has to itself of each of its units.
 REGION = 64
-PLAIN = LUNS - 3
-MEDIUM, HANG, SLOW = PLAIN, PLAIN + 1, PLAIN + 2
+PLAIN = LUNS - 5
+MEDIUM, HANG, SLOW, FLUSH, GONE = range(PLAIN, LUNS)
+# Where there are loop devices.
+PROTECTED, THIN = LUNS, LUNS + 1
+# What is written to a thin disk at once, and how many of them there are before it gives all of it back.
+CHUNK, CHUNKS = 128, 100
 
 
 def write_same16(lba, blocks):
     return struct.pack(">BBQIBB", 0x93, 0, lba, blocks, 0, 0)
 
 
-def told(session, lun, cdb, read=0):
+def unmap(lba, blocks):
+    return (bytes([0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
+            struct.pack(">HH4xQI4x", 22, 16, lba, blocks))
+
+
+def told(session, lun, cdb, read=0, write=None):
     """The answer to a command once the unit attentions are told: other disks come and go meanwhile."""
     for _ in range(16):
-        result = session.command(lun, cdb, read=read, seconds=30)
+        result = session.command(lun, cdb, read=read, write=write, seconds=30)
         if result.sense_key != scsi.UNIT_ATTENTION:
             break
     return result
+
+
+def expect(result, *allowed):
+    """The answer is one of these: sense key and code, or GOOD."""
+    found = scsi.GOOD if result.status == scsi.GOOD else (result.sense_key, result.asc)
+    if found not in allowed:
+        raise AssertionError(f"answered with status {result.status:#x}, {found}; allowed: {allowed}")
+    return found
 
 
 class Client:
@@ -153,6 +175,8 @@ class Worker(threading.Thread):
         self.count = Counter()
         self.error = None
         luns = [lun for lun in range(PLAIN) if lun % WORKERS == index]
+        # Its blocks of the disk that cannot flush.
+        self.unsafe = 8 + index * 8
         self.clients = [Client(self, number, luns[number // WORKERS % len(luns)])
                         for number in range(index, SESSIONS, WORKERS)]
 
@@ -164,7 +188,8 @@ class Worker(threading.Thread):
             self.barrier.wait(120)
             actions = (
                 (self.transfer, 1000), (self.logout, 25), (self.lose, 20), (self.reinstate, 10), (self.abort, 12),
-                (self.reset_unit, 4), (self.medium_error, 6), (self.hang, 2), (self.slow, 3), (self.hostile, 12))
+                (self.reset_unit, 4), (self.medium_error, 6), (self.hang, 2), (self.slow, 3), (self.hostile, 12),
+                (self.flush_error, 6), (self.gone, 4))
             while time.monotonic() < self.end:
                 self.rng.choices([a for a, _ in actions], [w for _, w in actions])[0]()
             for client in self.clients:
@@ -265,6 +290,28 @@ class Worker(threading.Thread):
         told(session, SLOW, scsi.read16(0, 8), 8 * BLOCK).good()
         self.count["slow reads"] += 1
 
+    def flush_error(self):
+        """A flush has failed: none succeeds any more, and what needs none goes on."""
+        session = self.client().session
+
+        def content():
+            return b"".join(pattern(self.unsafe + i, self.rng.getrandbits(60)) for i in range(8))
+        data = content()
+        told(session, FLUSH, scsi.write16(self.unsafe, 8), write=data).good()
+        expect(told(session, FLUSH, scsi.synchronize_cache10()), (scsi.HARDWARE_ERROR, 0x4400))
+        other = content()
+        expect(told(session, FLUSH, scsi.write16(self.unsafe, 8, fua=True), write=other), (scsi.HARDWARE_ERROR, 0x4400))
+        # What was not acknowledged may be there all the same.
+        if told(session, FLUSH, scsi.read16(self.unsafe, 8), 8 * BLOCK).good().data not in (data, other):
+            raise AssertionError(f"block {self.unsafe} does not hold what was written without a flush")
+        self.count["flushes and FUA refused"] += 1
+
+    def gone(self):
+        """A disk that is gone is no unit, so that multipath gives the path up."""
+        expect(told(self.client().session, GONE, scsi.read16(self.rng.randrange(64), 8), 8 * BLOCK),
+               (scsi.ILLEGAL_REQUEST, 0x2500))
+        self.count["commands to a disk that is gone"] += 1
+
     def hostile(self):
         """Somebody who does not speak iSCSI, stops in the middle of it, or lies about a length."""
         kind = self.rng.randrange(5)
@@ -325,8 +372,13 @@ class Puller(threading.Thread):
                     # A request is under way as it goes; what becomes of it is not known.
                     tag = session.begin(lun, scsi.read16(1024, 64), read=64 * BLOCK)
                     disk.detach()
-                    session.finish(tag, read=64 * BLOCK, seconds=30)
+                    # It was done, or the disk was not there any more, or there was something else to be told.
+                    result = session.finish(tag, read=64 * BLOCK, seconds=30)
+                    if result.sense_key != scsi.UNIT_ATTENTION:
+                        expect(result, scsi.GOOD, (scsi.ILLEGAL_REQUEST, 0x2500))
                     process.wait_until(lambda: disk.is_gone(device), 20, f"{device} is let go", step=0.05)
+                    for cdb, read in ((scsi.read16(lba, 8), 8 * BLOCK), (scsi.test_unit_ready(), 0)):
+                        expect(told(session, lun, cdb, read), (scsi.ILLEGAL_REQUEST, 0x2500))
                     disk.attach(device)
                     self._unit(session, lun)
                     if told(session, lun, scsi.read16(lba, 8), 8 * BLOCK).good().data != data:
@@ -338,7 +390,130 @@ class Puller(threading.Thread):
             self.error = traceback.format_exc() + self.gateway.ask("disks", check=False).stdout
 
 
+class Owner(threading.Thread):
+    """Has a unit to itself; each time that something has happened to its disk, what was acknowledged is there."""
+
+    def __init__(self, gateway, lun, end):
+        super().__init__(daemon=True)
+        self.gateway, self.lun, self.end = gateway, lun, end
+        self.rng = random.Random(SEED + lun)
+        self.count = Counter()
+        self.error = None
+        # By first block of a chunk: the version that was acknowledged.
+        self.versions = {}
+        self.version = 0
+
+    def run(self):
+        try:
+            name = f"iqn.2026-01.example:owner-{self.lun}"
+            with initiator.Session(self.gateway, initiator=name, seconds=30) as session:
+                self.session = session
+                session.ready(self.lun)
+                while time.monotonic() < self.end:
+                    self.turn()
+                    time.sleep(self.rng.uniform(0, 0.2))
+                self.verify(list(self.versions))
+        except Exception:  # the test reports it
+            self.error = traceback.format_exc()
+
+    def content(self, lba, version):
+        return b"".join(pattern(lba + i, version) for i in range(CHUNK))
+
+    def write(self, lba, *allowed):
+        """Whether a new version was written; if it was not, with an answer that is allowed."""
+        self.version += 1
+        result = told(self.session, self.lun, scsi.write16(lba, CHUNK, fua=self.rng.random() < 0.5),
+                      write=self.content(lba, self.version))
+        if expect(result, scsi.GOOD, *allowed) != scsi.GOOD:
+            return False
+        self.versions[lba] = self.version
+        return True
+
+    def verify(self, chunks):
+        for lba in chunks:
+            data = told(self.session, self.lun, scsi.read16(lba, CHUNK), CHUNK * BLOCK).good().data
+            if data != self.content(lba, self.versions[lba]):
+                raise AssertionError(f"LUN {self.lun}: the {CHUNK} blocks from {lba} are not those acknowledged")
+            self.count["chunks compared"] += 1
+
+    def some(self, count=4):
+        return self.rng.sample(sorted(self.versions), min(count, len(self.versions)))
+
+
+class Protected(Owner):
+    """A disk that the kernel makes read-only under us, and writable again."""
+
+    def __init__(self, gateway, lun, end, device):
+        super().__init__(gateway, lun, end)
+        self.device = device
+
+    def turn(self):
+        self.write(CHUNK * self.rng.randrange(64))
+        process.run(["blockdev", "--setro", self.device])
+        try:
+            for lba in self.some():
+                result = told(self.session, self.lun, scsi.write16(lba, CHUNK), write=self.content(lba, 0))
+                expect(result, (scsi.DATA_PROTECT, 0x2700))
+            self.verify(self.some())
+        finally:
+            process.run(["blockdev", "--setrw", self.device])
+        self.write(self.some(1)[0])
+        self.count["disks that were read-only"] += 1
+
+
+class Thin(Owner):
+    """A file in a file system of its own that is full for a while."""
+
+    def __init__(self, gateway, lun, end, directory):
+        super().__init__(gateway, lun, end)
+        self.directory = directory
+
+    def fill(self):
+        """Takes all the room there is."""
+        with open(Path(self.directory, "filler"), "wb") as filler:
+            place, size = 0, 32 << 20
+            while size >= 4096:
+                try:
+                    os.posix_fallocate(filler.fileno(), place, size)
+                    place += size
+                except OSError:
+                    size //= 2
+
+    def turn(self):
+        if len(self.versions) >= CHUNKS:
+            cdb, parameters = unmap(0, CHUNK * (CHUNKS + 1))
+            told(self.session, self.lun, cdb, write=parameters).good()
+            for lba in self.some():
+                if any(told(self.session, self.lun, scsi.read16(lba, CHUNK), CHUNK * BLOCK).good().data):
+                    raise AssertionError(f"LUN {self.lun}: blocks from {lba} are not zero after UNMAP")
+            self.versions = {}
+        new = CHUNK * len(self.versions)
+        self.fill()
+        try:
+            if self.write(new, (scsi.DATA_PROTECT, 0x2707)):
+                raise AssertionError("a full disk has taken something new")
+            # What has its place already is written and read as ever.
+            for lba in self.some():
+                self.write(lba)
+            self.verify(self.some())
+        finally:
+            Path(self.directory, "filler").unlink()
+            process.run(["sync", "-f", self.directory])
+        self.write(new)
+        self.count["disks that were full"] += 1
+
+
 class Soak(GatewayCase):
+    def file_system(self):
+        """The directory of one with not much room."""
+        pool = self.keep(LoopDisk(32 << 20))
+        process.run(["mkfs.ext4", "-q", "-m", "0", pool.device])
+        directory = tempfile.mkdtemp(prefix="gatewayd-pool-")
+        self.addCleanup(os.rmdir, directory)
+        process.run(["mount", pool.device, directory])
+        self.addCleanup(process.run, ["umount", "-l", directory])
+        return directory
+
     def resident(self, gateway):
         """Bytes."""
         with open(f"/proc/{gateway.pid}/status", encoding="ascii") as file:
@@ -346,13 +521,20 @@ class Soak(GatewayCase):
 
     def test_soak(self):
         """Verified load, logouts, resets, aborts, bad and pulled disks and strangers at once: nothing lost or kept"""
-        disks, options = [], {}
+        disks, more, options = [], [], {}
         if are_available():
             disks = [self.keep(LoopDisk(32 << 20)) for _ in range(2)]
             only = [word for disk in disks for word in ("--only", disk.device)]
             options = {"discovery": True, "arguments": only}
-        units = ["memory:16M"] * PLAIN + ["faulty:16M:medium=100+4", "faulty:16M:hang=0+8", "slow:16M:20"]
-        gateway = self.start(*units, settings=f"[limits]\nsessions = {SESSIONS + 64}\n"
+            protected, pool = self.keep(LoopDisk(32 << 20)), self.file_system()
+            # The kernel keeps that of a loop device for whoever has it next.
+            self.addCleanup(process.run, ["blockdev", "--setrw", protected.device])
+            with open(Path(pool, "thin.raw"), "wb") as file:
+                file.truncate(64 << 20)
+            more = [protected.device, Path(pool, "thin.raw")]
+        units = ["memory:16M"] * PLAIN + ["faulty:16M:medium=100+4", "faulty:16M:hang=0+8", "slow:16M:20",
+                                          "faulty:16M:flush-error=1", "faulty:16M:gone"]
+        gateway = self.start(*units, *more, settings=f"[limits]\nsessions = {SESSIONS + 64}\n"
                              f"connections-per-address = {2 * SESSIONS + 64}\n", **options)
         luns = []
         for disk in disks:
@@ -361,6 +543,10 @@ class Soak(GatewayCase):
                                         if d["path"] == disk.device and d["verdict"] == "exported"), None),
                 20, f"{disk.device} is exported", step=0.05)
             luns.append(found["lun"])
+        with initiator.Session(gateway) as session:
+            # The disk fails one flush, and would not tell the next of it.
+            expect(told(session, FLUSH, scsi.synchronize_cache10()), (scsi.MEDIUM_ERROR, 0x0C00))
+        process.wait_until(lambda: gateway.ask_json("status")["sessions"] == 0, 5, "nobody is there yet")
         print(f"soak: seed {SEED} (GATEWAYD_SOAK_SEED)", flush=True)
         before = self.holdings(gateway)
         end = time.monotonic() + SECONDS
@@ -368,6 +554,8 @@ class Soak(GatewayCase):
         threads = [Worker(gateway, index, end, barrier) for index in range(WORKERS)]
         if disks:
             threads.append(Puller(gateway, disks, luns, end))
+            threads.append(Protected(gateway, PROTECTED, end, protected.device))
+            threads.append(Thin(gateway, THIN, end, pool))
         for thread in threads:
             thread.start()
         time.sleep(SECONDS / 3)
@@ -390,7 +578,8 @@ class Soak(GatewayCase):
         # A sanitizer keeps what was freed.
         if not process.SANITIZER:
             self.assertLess(grown, 32 << 20, "the process grows")
-        for what in ("commands", "logouts", "connections reset"):
+        faults = ["disks that were read-only", "disks that were full", "disks pulled and plugged in"] if disks else []
+        for what in ("commands", "logouts", "connections reset", *faults):
             self.assertGreater(total[what], 0, what)
         # Full service after all of it.
         with initiator.Session(gateway) as session:
