@@ -274,6 +274,24 @@ class Network(GatewayCase):
         taker.logout()
         self.assert_given_back(gateway, before)
 
+    @unittest.expectedFailure
+    def test_slow_and_silent(self):
+        """Who takes three MB/s of what it has asked for, and says nothing meanwhile, is not ended for its silence"""
+        gateway = self.start("slow:64M:1", settings="[timeouts]\nnop-interval = 1\n")
+        with self.connections(NarrowConnection):
+            taker = self.keep(initiator.Session(gateway, seconds=10))
+        taker.ready()
+        total = 16 << 20
+        for _ in range(16):
+            taker.begin(0, scsi.read16(0, 2048), read=1 << 20)
+        # Pings come behind the data that waits, so it cannot have answered any.
+        taken = 0
+        while taken < total:
+            part = taker.connection.socket.recv(1 << 15)
+            self.assertTrue(part, f"ended after {taken >> 20} MiB: {gateway.log.splitlines()[-1]}")
+            taken += len(part)
+            time.sleep(0.01)
+
 
 if __name__ == "__main__":
     unittest.main()
