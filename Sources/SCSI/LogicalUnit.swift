@@ -28,12 +28,8 @@ public final class LogicalUnit: Sendable {
     registry: NexusRegistry, reservations record: [UInt8]? = nil, afterTakeover: Bool = false
   ) throws(ReservationRecordError) {
     precondition(number < 0x4000, "flat space addressing holds 14 bits")
-    var reservations = PersistentReservations()
-    if let record {
-      let persisted = try PersistentReservations(record: record)
-      if afterTakeover || persisted.activatesThroughPowerLoss { reservations = persisted }
-    }
-    let initial = LogicalUnitState(persistent: reservations)
+    let initial = LogicalUnitState(
+      persistent: try PersistentReservations(onRecord: record, afterTakeover: afterTakeover))
     self.number = number
     self.identity = identity
     self.traits = traits
@@ -89,11 +85,7 @@ public final class LogicalUnit: Sendable {
   public func adopt(
     reservations record: [UInt8]?, afterTakeover: Bool, blocks: UInt64
   ) throws(ReservationRecordError) {
-    var reservations = PersistentReservations()
-    if let record {
-      let persisted = try PersistentReservations(record: record)
-      if afterTakeover || persisted.activatesThroughPowerLoss { reservations = persisted }
-    }
+    let reservations = try PersistentReservations(onRecord: record, afterTakeover: afterTakeover)
     capacity.store(blocks, ordering: .relaxed)
     change { state in
       state.persistent = reservations

@@ -168,6 +168,45 @@ struct ReservationCommandTests {
     #expect(reserveIn(bench, 2)[3] & 0x01 != 0)
   }
 
+  @Test("SPEC_I_PT is refused but in REGISTER (SPC-5 §6.17.3)")
+  func specifiedElsewhere() throws {
+    let bench = try Bench()
+    bench.reserveOut(.register, serviceKey: 1, from: bench.a)
+    for service: ReservationAction.Service in [.reserve, .release, .clear, .preempt, .preemptAndAbort] {
+      let answer = bench.reserveOut(service, key: 1, serviceKey: 1, type: 1, flags: 0x08, from: bench.a)
+      #expect(answer == .invalidParameter, "\(service)")
+    }
+    #expect(bench.unit.reservations.key(of: bench.a.identity) == 1)
+  }
+
+  @Test("PREEMPT of registrations alone ignores SCOPE and TYPE, one of a reservation does not (SPC-5 §5.14.11.4)")
+  func preemptScope() throws {
+    let bench = try Bench()
+    bench.reserveOut(.register, serviceKey: 1, from: bench.a)
+    bench.reserveOut(.register, serviceKey: 2, from: bench.b)
+    bench.reserveOut(.register, serviceKey: 3, from: bench.c)
+    #expect(bench.reserveOut(.preempt, key: 1, serviceKey: 2, type: 0x00, from: bench.a) == .good)
+    bench.reserveOut(.reserve, key: 3, type: 1, from: bench.c)
+    for type: UInt8 in [0x00, 0x02, 0x11] {
+      #expect(bench.reserveOut(.preempt, key: 1, serviceKey: 3, type: type, from: bench.a) == .invalidField)
+    }
+    #expect(bench.reserveOut(.preempt, key: 1, serviceKey: 3, type: 1, from: bench.a) == .good)
+  }
+
+  @Test("REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS read (SPC-5 table 60)")
+  func reports() throws {
+    let bench = try Bench()
+    bench.reserveOut(.register, serviceKey: 1, from: bench.a)
+    for (type, isConflict): (UInt8, Bool) in [(1, false), (3, true), (5, false), (6, true), (7, false), (8, true)] {
+      bench.reserveOut(.reserve, key: 1, type: type, from: bench.a)
+      for action: UInt8 in [0x0C, 0x0D] {
+        let answer = bench.send([0xA3, action, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0], from: bench.b).answer
+        #expect((answer == .conflict) == isConflict, "\(action) with type \(type)")
+      }
+      bench.reserveOut(.release, key: 1, type: type, from: bench.a)
+    }
+  }
+
   @Test("SPEC_I_PT registers the named ports, ALL_TG_PT every target port (SPC-5 §6.17.3)")
   func specified() throws {
     let bench = try Bench()

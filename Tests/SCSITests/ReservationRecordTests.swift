@@ -94,6 +94,20 @@ struct ReservationRecordTests {
     let volatileRecord = registrar.state.encodeRecord()
     #expect(try Bench(record: volatileRecord).unit.reservations == PersistentReservations())
     #expect(try Bench(record: volatileRecord, afterTakeover: true).unit.reservations == registrar.state)
-    #expect(try Bench(record: sample().encodeRecord()).unit.reservations == sample())
+    #expect(try Bench(record: sample().encodeRecord(), afterTakeover: true).unit.reservations == sample())
+    let kept = try Bench(record: sample().encodeRecord()).unit.reservations
+    #expect(kept.registrants == sample().registrants && kept.reservation == sample().reservation)
+    #expect(kept.activatesThroughPowerLoss)
+  }
+
+  @Test("PRGENERATION is 0 after power loss whatever APTPL says, and goes on after a takeover (SPC-5 §6.16.2)")
+  func generation() throws {
+    let record = sample().encodeRecord()
+    let bench = try Bench(record: record)
+    #expect(bench.unit.reservations.generation == 0)
+    try bench.unit.adopt(reservations: record, afterTakeover: true, blocks: 8)
+    #expect(bench.unit.reservations.generation == 2)
+    try bench.unit.adopt(reservations: record, afterTakeover: false, blocks: 8)
+    #expect(bench.unit.reservations.generation == 0)
   }
 }

@@ -46,6 +46,15 @@ struct Registrar {
   }
 }
 
+extension ReservationAction {
+  /// With ALL_TG_PT, where there are two ports.
+  fileprivate static func all(_ service: Service, key: UInt64 = 0, serviceKey: UInt64) -> ReservationAction {
+    var action = ReservationAction(service, key: key, serviceKey: serviceKey)
+    action.allTargetPorts = [1, 2]
+    return action
+  }
+}
+
 @Suite("Persistent reservations")
 struct ReservationRulesTests {
   private let a = Registrar.nexus("a")
@@ -288,6 +297,77 @@ struct ReservationRulesTests {
     #expect(registrar.state.key(of: c) == 6)
     specified.key = 5
     #expect(registrar.apply(specified, from: a) == .refused(0x2600))
+  }
+
+  @Test("ALL_TG_PT leaves a registration through another port alone whose key it does not give (SPC-5 §6.17.3)")
+  func otherPortKeepsItsKey() {
+    let a2 = Registrar.nexus("a", port: 2)
+    var registrar = three()
+    registrar.register(a2, 8)
+    let before = registrar.state
+    for serviceKey: UInt64 in [0, 5] {
+      #expect(registrar.apply(.all(.register, key: 1, serviceKey: serviceKey), from: a) == .conflict)
+      let unregistered = Registrar.nexus("a", port: 3)
+      #expect(registrar.apply(.all(.register, serviceKey: serviceKey), from: unregistered) == .conflict)
+    }
+    #expect(registrar.state == before)
+    // REGISTER AND IGNORE EXISTING KEY looks at none.
+    #expect(registrar.apply(.all(.registerAndIgnoreExistingKey, serviceKey: 5), from: a) == .good)
+    #expect(registrar.state.key(of: a2) == 5)
+    #expect(registrar.apply(.all(.register, key: 5, serviceKey: 0), from: a) == .good)
+    #expect(!registrar.state.isRegistered(a) && !registrar.state.isRegistered(a2))
+  }
+
+  @Test("SPEC_I_PT with SERVICE ACTION RESERVATION KEY 0 unregisters nobody (SPC-5 table 55)")
+  func specifiedUnregistersNobody() {
+    var registrar = three()
+    let before = registrar.state
+    var action = ReservationAction(.register, serviceKey: 0)
+    action.specifiesInitiatorPorts = true
+    action.initiatorPorts = [a, b]
+    #expect(registrar.apply(action, from: Registrar.nexus("d")) == .good)
+    #expect(registrar.state == before)
+  }
+
+  @Test("A TransportID of one that is registered fails, and nobody is registered (SPC-5 §6.17.3)")
+  func specifiedRegistered() {
+    var registrar = three()
+    let before = registrar.state
+    var action = ReservationAction(.register, serviceKey: 6)
+    action.specifiesInitiatorPorts = true
+    action.initiatorPorts = [Registrar.nexus("e"), b]
+    #expect(registrar.apply(action, from: Registrar.nexus("d")) == .refused(0x2600))
+    #expect(registrar.state == before)
+  }
+
+  @Test("PREEMPT looks at SCOPE and TYPE only where it makes a reservation (SPC-5 §5.14.11.4.4)")
+  func preemptWithoutType() {
+    var registrar = three()
+    #expect(registrar.apply(ReservationAction(.preempt, key: 1, serviceKey: 2), from: a) == .good)
+    #expect(!registrar.state.isRegistered(b))
+    registrar.reserve(c, 3, .exclusiveAccess)
+    #expect(registrar.apply(ReservationAction(.preempt, key: 1, serviceKey: 3), from: a) == .refused(0x2400))
+    #expect(registrar.state.isHolder(c))
+  }
+
+  @Test("REGISTER AND MOVE keeps the type whatever the CDB says (SPC-5 §5.14.8)")
+  func moveWithoutType() {
+    var registrar = three()
+    registrar.reserve(a, 1, .exclusiveAccess)
+    var action = ReservationAction(.registerAndMove, key: 1, serviceKey: 9)
+    action.destination = b
+    #expect(registrar.apply(action, from: a) == .good)
+    #expect(registrar.state.reservation == .init(kind: .exclusiveAccess, holder: b))
+  }
+
+  @Test("REGISTER AND MOVE does not move to the same initiator port by another target port (SPC-5 §5.14.8)")
+  func moveToItself() {
+    var registrar = three()
+    registrar.reserve(a, 1, .writeExclusive)
+    var action = ReservationAction(.registerAndMove, key: 1, serviceKey: 9, kind: .writeExclusive)
+    action.destination = Registrar.nexus("a", port: 2)
+    #expect(registrar.apply(action, from: a) == .refused(0x2600))
+    #expect(registrar.state.isHolder(a))
   }
 
   @Test("One registration more than there is room for is INSUFFICIENT REGISTRATION RESOURCES")

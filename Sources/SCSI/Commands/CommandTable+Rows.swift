@@ -103,10 +103,10 @@ extension CommandTable {
       serviceAction: 0x0A, persistent: .writing, [.anyAccessState]),
     CommandRow(
       "REPORT SUPPORTED OPERATION CODES", [0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-      .reportSupportedOperationCodes, serviceAction: 0x0C, persistent: .always, [.anyAccessState, .duringSanitize]),
+      .reportSupportedOperationCodes, serviceAction: 0x0C, persistent: .reading, [.anyAccessState, .duringSanitize]),
     CommandRow(
       "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", [0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-      .reportSupportedTaskManagementFunctions, serviceAction: 0x0D, persistent: .always,
+      .reportSupportedTaskManagementFunctions, serviceAction: 0x0D, persistent: .reading,
       [.anyAccessState, .duringSanitize]),
     CommandRow(
       "REPORT TIMESTAMP", [0xA3, 0x0F, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], .reportTimestamp,

@@ -17,11 +17,12 @@ extension DeviceServer {
     return collect(length, lengthAt: 5)
   }
 
-  /// SCOPE must be LU_SCOPE and TYPE one of the six where they matter (SPC-5 table 231).
+  /// SCOPE must be LU_SCOPE and TYPE one of the six where they matter (SPC-5 table 231). PREEMPT ignores them where it
+  /// only removes registrations (SPC-5 §5.14.11.4.4), REGISTER AND MOVE always (SPC-5 §5.14.8).
   private func checkScopeAndType(_ cdb: CDB) -> Sense? {
     switch ReservationAction.Service(rawValue: cdb.serviceAction) {
-    case .reserve, .release, .preempt, .preemptAndAbort, .registerAndMove: break
-    case .register, .registerAndIgnoreExistingKey, .clear, nil: return nil
+    case .reserve, .release: break
+    default: return nil
     }
     if cdb[2] >> 4 != 0 { return .invalidFieldInCDB(byte: 2, bit: 7) }
     if PersistentReservations.Kind(rawValue: cdb[2] & 0x0F) == nil { return .invalidFieldInCDB(byte: 2, bit: 3) }
@@ -35,12 +36,15 @@ extension DeviceServer {
     }
     let span = list.span.bytes
     var action = ReservationAction(service, key: span.be64(0), serviceKey: span.be64(8))
-    action.kind = PersistentReservations.Kind(rawValue: command.cdb[2] & 0x0F)
+    // Another SCOPE than LU_SCOPE leaves no type.
+    action.kind = PersistentReservations.Kind(rawValue: command.cdb[2])
     let refusal: Sense?
     switch service {
     case .registerAndMove: refusal = decodeMove(list, command, &action)
     case .register, .registerAndIgnoreExistingKey: refusal = decodeRegister(list, command, &action)
-    case .reserve, .release, .clear, .preempt, .preemptAndAbort: refusal = nil
+    case .reserve, .release, .clear, .preempt, .preemptAndAbort:
+      // SPEC_I_PT is for registering alone (SPC-5 §6.17.3).
+      refusal = list[20] & 0x08 == 0 ? nil : .invalidFieldInParameterList(byte: 20, bit: 3)
     }
     if let refusal { return .checkCondition(refusal) }
     return command.unit.open(action, from: command.nexus.identity)

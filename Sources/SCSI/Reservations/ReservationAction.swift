@@ -17,7 +17,8 @@ public struct ReservationAction: Equatable, Sendable {
   public var key: UInt64
   /// SERVICE ACTION RESERVATION KEY.
   public var serviceKey: UInt64
-  /// TYPE; only looked at by RESERVE, RELEASE, PREEMPT, PREEMPT AND ABORT and REGISTER AND MOVE.
+  /// TYPE, nil if it or SCOPE is not one of ours; only looked at by RESERVE, RELEASE and a PREEMPT that makes a
+  /// reservation.
   public var kind: PersistentReservations.Kind?
   public var activatesThroughPowerLoss = false
   /// ALL_TG_PT: the relative target port identifiers of every port; empty with the bit clear.

@@ -90,6 +90,18 @@ extension PersistentReservations {
   }
 }
 
+extension PersistentReservations {
+  /// What is in force by a record: after a takeover all of it; after a loss of power nothing, or with APTPL all but
+  /// PRGENERATION, which begins anew in any case (SPC-5 §5.14.5, §6.16.2).
+  init(onRecord record: [UInt8]?, afterTakeover: Bool) throws(ReservationRecordError) {
+    self.init()
+    guard let record else { return }
+    let persisted = try PersistentReservations(record: record)
+    if afterTakeover || persisted.activatesThroughPowerLoss { self = persisted }
+    if !afterTakeover { generation = 0 }
+  }
+}
+
 /// A cursor that never passes the end.
 private struct RecordReader {
   let bytes: [UInt8]

@@ -23,18 +23,23 @@ extension PersistentReservations {
     let existing = key(of: nexus)
     // REGISTER wants the registered key, or 0 on a nexus that has none; the other takes any (SPC-5 tables 55 and 56).
     if action.service == .register, action.key != existing ?? 0 { return .conflict }
+    // ALL_TG_PT is the same request through each target port (SPC-5 §6.17.3): a registration there needs its key too.
+    let own = Self.across(ports: action.allTargetPorts, [nexus])
+    if action.service == .register, own.contains(where: { key(of: $0) ?? action.key != action.key }) {
+      return .conflict
+    }
     if action.specifiesInitiatorPorts, existing != nil || action.service == .registerAndIgnoreExistingKey {
       return .refused(.invalidFieldInParameterList(byte: 20, bit: 3))
     }
-    var nexuses = [nexus] + action.initiatorPorts
-    if !action.allTargetPorts.isEmpty { nexuses = Self.across(ports: action.allTargetPorts, nexuses) }
-    if action.serviceKey == 0 { return unregister(nexuses, from: nexus, action) }
+    // With key 0 nothing is done for those named: nobody is unregistered by another (SPC-5 table 55).
+    if action.serviceKey == 0 { return unregister(own, from: nexus, action) }
+    let named = Self.across(ports: action.allTargetPorts, action.initiatorPorts)
+    // One that is registered already fails, and then none is registered (SPC-5 §6.17.3).
+    if named.contains(where: isRegistered) { return .refused(.invalidFieldInParameterList(byte: 28)) }
 
     var effects = ReservationEffects(next: self)
-    for (place, nexus) in nexuses.enumerated() {
+    for nexus in own + named {
       if let i = effects.next.registrants.firstIndex(where: { $0.nexus == nexus }) {
-        // A TransportID of a nexus that is registered is a conflict (SPC-5 §5.14.7).
-        if action.specifiesInitiatorPorts, place > 0, isRegistered(nexus) { return .conflict }
         effects.next.registrants[i].key = action.serviceKey
       } else {
         effects.next.registrants.append(Registrant(nexus: nexus, key: action.serviceKey))
@@ -128,7 +133,7 @@ extension PersistentReservations {
   private func takeOver(
     _ action: ReservationAction, from nexus: NexusIdentity, removing: [NexusIdentity]
   ) -> ReservationOutcome {
-    guard let kind = action.kind else { return .refused(.invalidFieldInCDB(byte: 2, bit: 3)) }
+    guard let kind = action.kind else { return .refused(.invalidFieldInCDB(byte: 2)) }
     let leaving = removing.filter { $0 != nexus }
     var effects = ReservationEffects(next: self)
     effects.next.registrants.removeAll { leaving.contains($0.nexus) }
@@ -141,7 +146,8 @@ extension PersistentReservations {
     return .changed(effects)
   }
 
-  /// Preempting registrations alone; with its own key a registrant removes itself too (SPC-5 §5.14.11.4.4).
+  /// Preempting registrations alone, whatever SCOPE and TYPE say; with its own key a registrant removes itself too (SPC-5
+  /// §5.14.11.4.4).
   private func removeRegistrations(_ action: ReservationAction, from nexus: NexusIdentity) -> ReservationOutcome {
     let leaving = nexuses(with: action.serviceKey)
     if leaving.isEmpty { return .conflict }
@@ -161,14 +167,17 @@ extension PersistentReservations {
 
   // MARK: - REGISTER AND MOVE (SPC-5 §5.14.8)
 
+  /// SCOPE and TYPE are those of the reservation that is moved, whatever the CDB says.
   private func move(_ action: ReservationAction, from nexus: NexusIdentity) -> ReservationOutcome {
     guard let reservation else { return .refused(.invalidFieldInCDB(byte: 1, bit: 4)) }
     guard !reservation.kind.isAllRegistrants, isHolder(nexus) else { return .conflict }
-    guard let destination = action.destination, destination != nexus else {
+    // Another initiator port, not the same by another target port.
+    guard let destination = action.destination,
+      (destination.initiatorName, destination.isid) != (nexus.initiatorName, nexus.isid)
+    else {
       return .refused(.invalidFieldInParameterList(byte: 24))
     }
     guard action.serviceKey != 0 else { return .refused(.invalidFieldInParameterList(byte: 8)) }
-    guard reservation.kind == action.kind else { return .refused(.invalidFieldInCDB(byte: 2, bit: 3)) }
 
     var effects = ReservationEffects(next: self)
     if let i = effects.next.registrants.firstIndex(where: { $0.nexus == destination }) {
