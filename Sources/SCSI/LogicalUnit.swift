@@ -97,6 +97,9 @@ public final class LogicalUnit: Sendable {
 
   // MARK: - Persistent reservations
 
+  /// The reservations in force, as a record.
+  public var reservationRecord: [UInt8] { state.withLock { $0.persistent.encodeRecord() } }
+
   /// What the action comes to; a change is opened with it and must be ended by `commit` or `abandon`.
   func open(_ action: ReservationAction, from nexus: NexusIdentity) -> Disposition {
     state.withLock { state in

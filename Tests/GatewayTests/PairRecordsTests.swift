@@ -147,6 +147,30 @@ struct PairRecordsTests {
     #expect(second.export.label?.diskBytes == UInt64(Self.grownBytes))
   }
 
+  @Test("Registrations that a loss of power has ended do not come back with a takeover after it")
+  func lostRegistrations() throws {
+    let room = TemporaryDisks()
+    let node = try Node(room.disk("a"))
+    let nexus = NexusIdentity(initiatorName: "iqn.2026-01.example:a", isid: 1, relativeTargetPort: 1)
+    let action = ReservationAction(.register, key: 0, serviceKey: 7)
+    guard case .changed(let effects) = PersistentReservations().applying(action, from: nexus) else {
+      Issue.record("not registered")
+      return
+    }
+    let registered = effects.next.encodeRecord()
+    let fd = try #require(node.export.disk.descriptor)
+    let label = try #require(node.export.label)
+    let record = Record(kind: .reservations, sequence: 5, disk: label.disk, payload: registered)
+    #expect(LabelStore.write(record, slot: 1, fd: fd, diskBytes: label.diskBytes) == 0)
+    #expect(node.export.reload(afterTakeover: true) == nil)
+    #expect(node.export.unit.reservationRecord == registered, "a takeover leaves it")
+    #expect(node.export.reload(afterTakeover: false) == nil)
+    let empty = PersistentReservations().encodeRecord()
+    #expect(node.export.unit.reservationRecord == empty)
+    #expect(node.export.reload(afterTakeover: true) == nil)
+    #expect(node.export.unit.reservationRecord == empty)
+  }
+
   @Test("A disk that grew and whose label nobody has moved is taken over as it is, and grows then")
   func abandoned() throws {
     let room = TemporaryDisks()

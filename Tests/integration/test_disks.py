@@ -135,7 +135,6 @@ class Comings(DiskCase):
         self.assertIn((scsi.UNIT_ATTENTION, 0x3F0E), [(each.sense_key, each.asc) for each in told if each.sense])
         self.assertEqual((told[-1].status, list(silent.pending)), (scsi.GOOD, []))
 
-    @unittest.expectedFailure
     def test_message_of_growth(self):
         """The Async Message of a disk that grows names its LUN"""
         disk = self.loop()

@@ -274,7 +274,6 @@ class Network(GatewayCase):
         taker.logout()
         self.assert_given_back(gateway, before)
 
-    @unittest.expectedFailure
     def test_slow_and_silent(self):
         """Who takes three MB/s of what it has asked for, and says nothing meanwhile, is not ended for its silence"""
         gateway = self.start("slow:64M:1", settings="[timeouts]\nnop-interval = 1\n")

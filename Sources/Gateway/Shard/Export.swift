@@ -140,9 +140,18 @@ public final class Export: Sendable {
     let code = LabelStore.prepare(label, fd: fd)
     guard code == 0 else { return "its label area could not be put in order: \(String(cString: strerror(-code)))" }
     do {
-      let newest = try LabelStore.read(.reservations, fd: fd, diskBytes: label.diskBytes, disk: label.disk)
+      var newest = try LabelStore.read(.reservations, fd: fd, diskBytes: label.diskBytes, disk: label.disk)
       let payload = newest.record.payload.isEmpty ? nil : newest.record.payload
       try unit.adopt(reservations: payload, afterTakeover: afterTakeover, blocks: unit.blocks)
+      let inForce = unit.reservationRecord
+      if !afterTakeover, let payload, payload != inForce {
+        // What a loss of power has ended must not come back with the next takeover, which takes all that the record says.
+        newest.record.sequence += 1
+        newest.record.payload = inForce
+        let code = LabelStore.write(newest.record, slot: newest.nextSlot, fd: fd, diskBytes: label.diskBytes)
+        guard code == 0 else { return "its reservation record cannot be written: \(String(cString: strerror(-code)))" }
+        newest.nextSlot = 1 - newest.nextSlot
+      }
       resize(by: label)
       let sanitize = LabelStore.readSanitize(fd: fd, label: label)
       unit.adopt(SanitizeRecord(decoding: sanitize.payload).sanitation)
