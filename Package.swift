@@ -13,8 +13,7 @@ let package = Package(
     .executable(name: "gatewayd", targets: ["gatewayd"])
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
   ],
   targets: [
     // C shims: only what Swift cannot import.
@@ -56,7 +55,6 @@ let package = Package(
       dependencies: [
         "Gateway", "Appliance", "Discovery", "CSystem",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "TOMLKit", package: "TOMLKit"),
       ],
       swiftSettings: strict),
 

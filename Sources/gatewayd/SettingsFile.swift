@@ -1,7 +1,6 @@
 import CSystem
 import Gateway
 import Glibc
-import TOMLKit
 
 /// Everything wrong with a settings file, a line each, ready to print. Never a secret.
 struct SettingsFileProblems: Error {
@@ -9,10 +8,6 @@ struct SettingsFileProblems: Error {
 }
 
 /// The settings file: TOML in, checked settings out.
-///
-/// TOMLKit imports Foundation, and with it every file of this module sees Foundation's members of String. A call to one of
-/// them (`contains` of a text, `range(of:)`, `replacingOccurrences`) links all of Foundation: 45 MB. Such work belongs in
-/// the Gateway module, which does not see them.
 enum SettingsFile {
   static let standardPath = "/etc/gatewayd/gatewayd.toml"
   /// A settings file is a page or two.
@@ -43,25 +38,13 @@ enum SettingsFile {
   static func load(_ path: String) throws(SettingsFileProblems) -> Settings {
     keepMemorySecret()
     let (bytes, mode) = try contents(of: path)
-    guard let text = String(validating: bytes, as: UTF8.self) else {
-      throw SettingsFileProblems(lines: ["\(path): the file is not UTF-8"])
-    }
-    // The parser takes C strings: what follows a zero would be lost without a word.
-    guard !SettingsReader.hasZero(text) else {
-      throw SettingsFileProblems(lines: ["\(path): a zero character is not allowed in settings"])
-    }
-    if let line = SettingsReader.namelessTable(text) {
-      throw SettingsFileProblems(lines: [
-        "\(path):\(line): not TOML: a table's name is of letters, digits, - and _, as in [limits]"
-      ])
-    }
-    let table: TOMLTable
-    do { table = try TOMLTable(string: text) } catch {
-      throw SettingsFileProblems(lines: [syntaxError(error, path)])
+    let document: TOMLDocument
+    do { document = try TOMLReader.read(bytes) } catch {
+      throw SettingsFileProblems(lines: ["\(path):\(error.line): \(error.message)"])
     }
     let settings: Settings
-    do { settings = try SettingsReader.read(SettingsValue(table)) } catch {
-      throw SettingsFileProblems(lines: error.lines(file: path, text: text))
+    do { settings = try SettingsReader.read(document.value) } catch {
+      throw SettingsFileProblems(lines: error.lines(file: path, in: document))
     }
     if settings.hasSecrets, mode & S_IROTH != 0 {
       throw SettingsFileProblems(lines: [
@@ -94,11 +77,6 @@ enum SettingsFile {
         throw SettingsFileProblems(lines: ["\(path): larger than \(ByteCount.describe(UInt64(byteCountMax)))"])
       }
     }
-  }
-
-  private static func syntaxError(_ error: any Error, _ path: String) -> String {
-    guard let error = error as? TOMLParseError else { return "\(path): not TOML" }
-    return "\(path):\(error.source.begin.line): not TOML: \(SettingsReader.withoutContent(error.description))"
   }
 }
 

@@ -3,77 +3,8 @@ import Testing
 
 @testable import Gateway
 
-@Suite("Settings: lines, sizes, addresses and names in texts")
+@Suite("Settings: sizes, addresses and names in texts")
 struct SettingsTextTests {
-  @Test("What a parser quotes of the file is not told: a secret without its quotes is no number")
-  func complaints() {
-    let number = "Error while parsing integer: '0x00112233445566778899aabb' is not representable in 64 bits"
-    #expect(
-      SettingsReader.withoutContent(number)
-        == "Error while parsing integer: '…' is not representable in 64 bits (a text has to stand in quotes)")
-    #expect(!SettingsReader.withoutContent("saw 'a'secret'here'").contains("secret"))
-    for whole in ["saw '='", "nothing quoted", "one ' alone"] { #expect(SettingsReader.withoutContent(whole) == whole) }
-  }
-
-  static let text = """
-    # gatewayd = "not a key"
-    top.inner = 1
-    [target] # [not.a.header]
-    name = "a # b \\" [x]"
-    "list\\en" = [ # comment ]
-      "one",
-      [ "deep",
-        "er" ], 'th#ree'
-    ]
-    long = \"\"\"
-    key = 1
-    \\\"\"\" [no]
-    \"\"\"\"\"
-    after = '''
-    x = ']' '' '''
-    [[access.initiator]]
-    name = "a"
-    chap = { user = "u", secret = "s" }
-    [[access.initiator]]
-    [access.initiator.chap]
-    user = "v"
-    """
-
-  @Test(
-    "Each key is found on its line, through strings, comments, lists and tables",
-    arguments: [
-      (["top"], 2), (["top", "inner"], 2), (["target"], 3), (["target", "name"], 4), (["target", "list\\en"], 5),
-      (["target", "list\\en", "0"], 6), (["target", "list\\en", "1"], 7), (["target", "list\\en", "1", "1"], 8),
-      (["target", "list\\en", "2"], 8), (["target", "long"], 10), (["target", "after"], 14),
-      (["access", "initiator", "0"], 16), (["access", "initiator", "0", "name"], 17),
-      (["access", "initiator", "0", "chap", "secret"], 18), (["access", "initiator", "1"], 19),
-      (["access", "initiator", "1", "chap"], 20), (["access", "initiator", "1", "chap", "user"], 21),
-      // Not there: the nearest thing around it.
-      (["access", "initiator", "1", "name"], 19), (["target", "key"], 3),
-    ])
-  func lines(path: [String], line: Int) {
-    #expect(SettingsLines(text: Self.text).line(of: path) == line)
-  }
-
-  @Test("What is nowhere in the text has no line")
-  func noLine() {
-    #expect(SettingsLines(text: Self.text).line(of: ["no", "such"]) == nil)
-    #expect(SettingsLines(text: "").line(of: ["a"]) == nil)
-  }
-
-  @Test("Random text is scanned to its end without a trap")
-  func randomText() {
-    var random = SplitMix(seed: 11)
-    let alphabet = Array("[]{}=.,#\"'\\\n ab0-é\t")
-    for _ in 0..<5000 {
-      let text = String((0..<random.next() % 60).map { _ in alphabet[Int(random.next() % UInt64(alphabet.count))] })
-      let lines = text.utf8.filter { $0 == 0x0A }.count + 1
-      if let line = SettingsLines(text: text).line(of: ["a"]) { #expect((1...lines).contains(line)) }
-    }
-    // Deep nesting does not exhaust the stack.
-    _ = SettingsLines(text: "a = " + String(repeating: "[", count: 200_000))
-  }
-
   @Test(
     "Sizes are powers of 1024",
     arguments: [

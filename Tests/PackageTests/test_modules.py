@@ -31,7 +31,7 @@ TABLE = {
     "Gateway": {"Wire", "SCSI", "ISCSI", "HA", "Reactor", "Privileged", "Storage", "Datamover", "Discovery", "CSystem",
                 "CSystemd"},
     "Appliance": {"Gateway", "Discovery", "CHogweed"},
-    "gatewayd": {"Gateway", "Appliance", "Discovery", "CSystem", "CSystemd", "ArgumentParser", "TOMLKit"},
+    "gatewayd": {"Gateway", "Appliance", "Discovery", "CSystem", "CSystemd", "ArgumentParser"},
     # What the test targets share. In no other line of this table: the product has nothing of it.
     "TestSupport": set(),
     "PairWorld": {"HA", "Storage", "SCSI", "Wire", "TestSupport"},

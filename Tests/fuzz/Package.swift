@@ -13,7 +13,6 @@ let runtime = Context.environment["GATEWAYD_FUZZER_RUNTIME"] ?? "libclang_rt.fuz
 
 let package = Package(
   name: "fuzz",
-  dependencies: [.package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0")],
   targets: [
     .target(name: "CFuzzer"),
     .target(name: "CChecksum"),
@@ -38,7 +37,6 @@ let package = Package(
       name: "Fuzz",
       dependencies: [
         "CFuzzer", "Wire", "SCSI", "ISCSI", "HA", "Reactor", "Gateway", "StorageLabel", "Datamover",
-        .product(name: "TOMLKit", package: "TOMLKit"),
       ],
       swiftSettings: instrumented,
       linkerSettings: [.unsafeFlags([runtime]), .linkedLibrary("stdc++"), .linkedLibrary("m")]),

@@ -21,6 +21,7 @@ MISTAKES = [
     ("[nonsense]\na = 1\n", ["gatewayd.toml:1", "nonsense"]),
     ("[target\n", ["gatewayd.toml:1"]),
     ("[limits]\n[.target]\n", ["gatewayd.toml:2", "name"]),
+    ("[limits]\nsessions = [1, }\n", ["gatewayd.toml:2", "not TOML"]),
     # A secret without its quotes, which nobody is to read in a log.
     ('[access.chap]\nuser = "u"\nsecret = 0x00112233445566778899aabb\n', ["gatewayd.toml:3", "quotes"]),
 ]

@@ -9,42 +9,6 @@ public enum SettingsReader {
     return settings
   }
 
-  /// Whether a text has a zero character, as it is or as a TOML escape: no setting has a use for one, and a C string ends
-  /// there.
-  public static func hasZero(_ text: String) -> Bool {
-    ["\u{0}", "\\u0000", "\\U00000000"].contains { text.contains($0) }
-  }
-
-  /// The line, from 1, of a table's head that does not begin with a name: `[.limits]`, `[ # later`; nil: there is none. toml++
-  /// 3.4 asserts there instead of refusing, and a reload would end the daemon.
-  public static func namelessTable(_ text: String) -> Int? {
-    text.utf8.split(separator: 0x0A, omittingEmptySubsequences: false).firstIndex { line in
-      // Whatever the parser may take for space before it.
-      var rest = line.drop { !(0x21...0x7E).contains($0) }
-      guard rest.first == UInt8(ascii: "[") else { return false }
-      for _ in 0..<2 where rest.first == UInt8(ascii: "[") {
-        rest = rest.dropFirst().drop { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\t") }
-      }
-      // At the end of the line no name follows either.
-      return switch rest.first ?? 0 {
-      case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: "\""),
-        UInt8(ascii: "'"):
-        false
-      default: true
-      }
-    }.map { $0 + 1 }
-  }
-
-  /// A parser's complaint without what it quotes of the file: a number that is too long may be a secret without its quotes. A
-  /// character alone stays.
-  public static func withoutContent(_ complaint: String) -> String {
-    guard let first = complaint.firstIndex(of: "'"), let last = complaint.lastIndex(of: "'"),
-      complaint.distance(from: first, to: last) > 2
-    else { return complaint }
-    return complaint[...first] + "…" + complaint[last...] + " (a text has to stand in quotes)"
-  }
-
   static let sections: [SettingsRow<Settings>] = [
     SettingsRow("target") { $0.section(target, into: &$1.target) },
     SettingsRow("discovery") { $0.section(discovery, into: &$1.discovery) },
@@ -291,7 +255,7 @@ struct DiskDraft {
   }
 
   private static func check(_ text: String) throws(ValueError) -> String {
-    guard !text.isEmpty, !SettingsReader.hasZero(text) else {
+    guard !text.isEmpty, !text.utf8.contains(0) else {
       throw ValueError("an empty text names no disk; allowed: paths or globs, as in \"/dev/disk/by-id/usb-*\"")
     }
     return text

@@ -1,5 +1,5 @@
-/// What a settings file says, before anything knows what it means: the part of TOML that settings are made of, without the
-/// parser. The executable makes it from TOML; tests write it as literals.
+/// What a settings file says, before anything knows what it means: the part of TOML that settings are made of, without lines.
+/// `TOMLReader` makes it; tests write it as literals.
 public indirect enum SettingsValue: Sendable, Equatable {
   case string(String)
   case integer(Int64)
@@ -52,10 +52,9 @@ public struct SettingsProblems: Error, Sendable, Equatable {
   public var problems: [SettingsProblem]
 
   /// A line each, `FILE:LINE: sentence`, in the order of the lines.
-  /// - Parameter text: The text of the file.
-  public func lines(file: String, text: String) -> [String] {
-    let places = SettingsLines(text: text)
-    return problems.map { (places.line(of: $0.path), $0.message) }
+  /// - Parameter document: The file; without it there are no numbers of lines.
+  public func lines(file: String, in document: TOMLDocument? = nil) -> [String] {
+    problems.map { (document?.line(of: $0.path), Printable.text($0.message)) }
       .sorted { ($0.0 ?? 0, $0.1) < ($1.0 ?? 0, $1.1) }
       .map { line, message in line.map { "\(file):\($0): \(message)" } ?? "\(file): \(message)" }
   }

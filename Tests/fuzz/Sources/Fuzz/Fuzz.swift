@@ -11,6 +11,7 @@ let targets: [(name: String, run: FuzzTarget)] = [
   ("commands", fuzzCommands),
   ("record", fuzzRecord),
   ("settings", fuzzSettings),
+  ("toml", fuzzTOML),
   ("control", fuzzControl),
   ("messages", fuzzMessages),
   ("http", fuzzHTTP),

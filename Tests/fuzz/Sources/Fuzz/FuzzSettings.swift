@@ -1,5 +1,4 @@
 import Gateway
-import TOMLKit
 
 private let keys = [
   "target", "discovery", "limits", "access", "discovery-auth", "timeouts", "log", "name", "alias", "listen", "threads",
@@ -10,38 +9,41 @@ private let keys = [
   "mutual-secret", "luns",
 ]
 
-/// A settings file as it lies on a disk: TOML from anybody, then the reader.
+/// A settings file as it lies on a disk: TOML from anybody, then what it means.
 @Sendable func fuzzTOML(_ data: UnsafeRawBufferPointer) {
-  // What SettingsFile has looked at before it gives the text to the parser.
-  guard let text = String(validating: data, as: UTF8.self), !SettingsReader.hasZero(text),
-    SettingsReader.namelessTable(text) == nil
-  else { return }
-  let table: TOMLTable
-  do { table = try TOMLTable(string: text) } catch {
-    if let error = error as? TOMLParseError {
-      precondition(error.source.begin.line >= 0 && !SettingsReader.withoutContent(error.description).isEmpty)
-    }
+  let bytes = [UInt8](data)
+  let lines = bytes.count { $0 == UInt8(ascii: "\n") } + 1
+  let document: TOMLDocument
+  do throws(TOMLProblem) { document = try TOMLReader.read(bytes) } catch {
+    precondition((1...lines).contains(error.line) && isOneLine(error.message))
     return
   }
-  check(SettingsValue(table), text)
+  let tree = document.value
+  precondition((try? TOMLReader.read(bytes))?.value == tree)
+  check(tree, document, lines)
 }
 
-/// A settings file: the input as a tree of values for the reader, and as the text that mistakes are located in.
+/// A tree of values as no file may have given it.
 @Sendable func fuzzSettings(_ data: UnsafeRawBufferPointer) {
   var input = Input(data)
-  let tree = value(&input, depth: 0)
-  check(tree, String(decoding: data, as: UTF8.self))
+  check(value(&input, depth: 0), nil, 1)
 }
 
-/// A refusal has lines, and each is of one line.
-private func check(_ tree: SettingsValue, _ text: String) {
+/// A refusal has lines, and each is of one line; the places are in the text.
+private func check(_ tree: SettingsValue, _ document: TOMLDocument?, _ lineCount: Int) {
   do throws(SettingsProblems) {
     _ = try SettingsReader.read(tree)
   } catch {
-    let lines = error.lines(file: "settings", text: text)
-    precondition(!lines.isEmpty && lines.allSatisfy { !$0.utf8.contains(0x0A) })
+    let lines = error.lines(file: "settings", in: document)
+    precondition(!lines.isEmpty && lines.allSatisfy(isOneLine))
+    guard let document else { return }
+    for problem in error.problems {
+      precondition((1...lineCount).contains(document.line(of: problem.path) ?? 1))
+    }
   }
 }
+
+private func isOneLine(_ text: String) -> Bool { !text.isEmpty && !text.utf8.contains(0x0A) }
 
 private func value(_ input: inout Input, depth: Int) -> SettingsValue {
   let kind = depth == 0 ? 4 : input.byte() % 6

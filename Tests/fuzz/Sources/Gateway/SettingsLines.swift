@@ -1,1 +1,0 @@
-../../../../Sources/Gateway/Control/SettingsLines.swift

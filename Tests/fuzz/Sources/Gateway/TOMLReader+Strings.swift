@@ -1,0 +1,1 @@
+../../../../Sources/Gateway/Control/TOMLReader+Strings.swift
