@@ -236,12 +236,15 @@ final class Acceptor: Sendable {
     let rules = self.rules.withLock { $0 }
     let total = context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) }
     let isFull = total >= rules.connectionsMax
+    // One that gives way is still there for a while; if a shard does not come round to it, there is an end. Before the
+    // network is looked at, which takes longer.
+    guard total < rules.connectionsMax + Self.givingWayMax else {
+      return refuse(peer, .connectionLimit, "\(total) connections are open already")
+    }
     guard rules.access.admits(address: peer.address.bytes, isOnLink: Self.isOnLink(peer.address)) else {
       return refuse(peer, .network, "its network is not one that [access] networks admits")
     }
-    // One that gives way is still there for a while; if a shard does not come round to it, there is an end.
-    guard total < rules.connectionsMax + Self.givingWayMax,
-      let (ticket, displaced) = ledger.admit(peer.address, limit: rules.connectionsPerAddress, isFull: isFull)
+    guard let (ticket, displaced) = ledger.admit(peer.address, limit: rules.connectionsPerAddress, isFull: isFull)
     else {
       return isFull
         ? refuse(peer, .connectionLimit, "\(total) connections are open already")

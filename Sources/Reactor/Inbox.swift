@@ -41,6 +41,11 @@ public final class Inbox<Message: Sendable>: Sendable {
 
 /// Starts a thread of the given name that runs `body`. A free function, so that the body belongs to no actor.
 public func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
+  precondition(tryStartThread(name: name, body), "cannot start a thread")
+}
+
+/// The same, where it can be done without; false: the system has none to give.
+public func tryStartThread(name: String, _ body: @escaping @Sendable () -> Void) -> Bool {
   final class Box: Sendable {
     let name: String
     let body: @Sendable () -> Void
@@ -59,6 +64,10 @@ public func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
       box.body()
       return nil
     }, box.toOpaque())
-  precondition(code == 0, "cannot start a thread")
+  guard code == 0 else {
+    box.release()
+    return false
+  }
   pthread_detach(thread)
+  return true
 }

@@ -78,7 +78,12 @@ public final class Nexus: Sendable {
 
   /// The condition to report next for this logical unit, which is cleared by this call (SAM-5 §5.14.5).
   public func take(lun: UInt16) -> UnitAttention? {
-    change { $0.take(lun: lun) }
+    pending.withLock { pending in
+      // LUNs from 63 on share a bit: most of them have nothing.
+      guard !pending.pending(lun: lun).isEmpty else { return nil }
+      defer { summary.store(pending.summary, ordering: .releasing) }
+      return pending.take(lun: lun)
+    }
   }
 
   /// Clears a condition for every logical unit: REPORT LUNS has told what it announced (SPC-5 §6.33).

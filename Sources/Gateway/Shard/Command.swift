@@ -75,8 +75,9 @@ struct Command {
   var awaitsRange = false
   /// It waits for an answer of the file system.
   var awaitsFile = false
-  /// Its hold on the range is in force on every shard.
+  /// Its hold on the range is in force on every shard, and since when.
   var isExclusive = false
+  var exclusiveSince: UInt64 = 0
   var hasFailed = false
   var failure = Sense(.noSense, 0)
   /// The place of the command window is held.
@@ -130,6 +131,8 @@ struct Piece {
   var promise = StablePromise.none
   /// Whether it changes the medium, or makes a change last.
   var isWrite = false
+  /// Its disk request waits for a range to be free.
+  var isParked = false
   /// Data is coming into its buffer: the receiver, the kernel or the NIC writes there.
   var isReceiving = false
   /// Place in the transfer, bytes for the initiator, bytes for the disk.

@@ -85,6 +85,8 @@ final class Connection {
   var lastHeardAt: UInt64
   /// Since when something sent is in flight that has not arrived, or when some of it last did.
   var sendingSince: UInt64 = 0
+  /// When the message in flight was begun.
+  var messageSince: UInt64 = 0
   /// Bytes that the peer had taken when that was last looked at.
   var bytesTaken: UInt64 = 0
   /// When the ping in flight was sent; 0: none.

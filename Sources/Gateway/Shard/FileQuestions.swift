@@ -14,7 +14,7 @@ final class FileQuestions: Sendable {
 
   private let state = Mutex(State())
 
-  /// Has `question` asked on another thread; false: too many wait already.
+  /// Has `question` asked on another thread; false: too many wait already, or there is no thread to be had.
   func ask(_ question: @escaping @Sendable () -> Void) -> Bool {
     let (isTaken, isFirst) = state.withLock { state in
       guard state.waiting.count < Self.waitingMax else { return (false, false) }
@@ -22,8 +22,10 @@ final class FileQuestions: Sendable {
       defer { state.isAsking = true }
       return (true, !state.isAsking)
     }
-    if isFirst { startThread(name: "file") { [self] in run() } }
-    return isTaken
+    guard isFirst, !tryStartThread(name: "file", { [self] in run() }) else { return isTaken }
+    // What others have put there meanwhile is asked with the next; the answer to this one comes too late for anybody.
+    state.withLock { $0.isAsking = false }
+    return false
   }
 
   private func run() {

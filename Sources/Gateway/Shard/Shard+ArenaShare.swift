@@ -44,7 +44,9 @@ extension Shard {
   /// who it is and takes reservations; never so much that those who take no answers could have what the units need.
   private func mayHoldUntied(_ bytes: Int, _ connection: Connection) -> Bool {
     let held = connection.account.heldBytes
-    return held == 0 || held + bytes <= max(Self.untiedBytesMin, pool.bytesFree / 4)
+    if held == 0 || held + bytes <= Self.untiedBytesMin { return true }
+    let all = connections.reduce(0) { $0 + ($1?.account.heldBytes ?? 0) }
+    return held + bytes <= pool.bytesFree / 4 && all + bytes <= pool.bytesFree
   }
 
   private static let untiedBytesMin = 16 << 10

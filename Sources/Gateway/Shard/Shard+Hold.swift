@@ -127,10 +127,9 @@ extension Shard {
   var oldestSharedRequest: UInt64 {
     guard ports.contains(where: { $0?.export.isShared == true }) else { return 0 }
     var oldest = now
-    for index in 0..<commands.used where commands[index].pointee.diskCount > 0 {
-      guard ports[Int(commands[index].pointee.port)]?.export.isShared == true,
-        !parked.contains(where: { Int(pieces[$0.piece].pointee.command) == index })
-      else { continue }
+    for number in 0..<pieces.used where pieces[number].pointee.state == .disk && !pieces[number].pointee.isParked {
+      let index = Int(pieces[number].pointee.command)
+      guard ports[Int(commands[index].pointee.port)]?.export.isShared == true else { continue }
       oldest = min(oldest, commands[index].pointee.progressedAt)
     }
     return now - oldest
@@ -222,6 +221,18 @@ extension Shard {
     let waiting = waitingConnections
     waitingConnections = []
     for entry in waiting { admit(entry.message) }
+  }
+
+  /// Turns away those that wait and have to give way.
+  func turnAwayWaiting(_ number: UInt64) {
+    let isMeant = { (message: ShardMessage) in
+      switch message {
+      case .connection(_, _, _, let ticket), .verbsConnection(_, _, _, let ticket): ticket.number == number
+      case .adopt, .configure, .perform: false
+      }
+    }
+    for entry in waitingConnections where isMeant(entry.message) { turnAway(entry.message) }
+    waitingConnections.removeAll { isMeant($0.message) }
   }
 
   private func turnAway(_ message: ShardMessage) {

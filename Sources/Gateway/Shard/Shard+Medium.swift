@@ -403,6 +403,7 @@ extension Shard {
     let command = commands[index]
     guard command.pointee.generation == generation, !command.pointee.isAborted else { return }
     command.pointee.isExclusive = true
+    command.pointee.exclusiveSince = now
     command.pointee.awaitsRange = false
     switch command.pointee.operation.kind {
     case .orWrite: advanceWrite(index)
@@ -452,6 +453,7 @@ extension Shard {
 
   func park(_ request: ParkedRequest) {
     parked.append(request)
+    pieces[request.piece].pointee.isParked = true
     scheduleTick(at: now + 20_000_000)
   }
 
@@ -462,6 +464,7 @@ extension Shard {
     parked = []
     for request in waiting {
       guard pieces[request.piece].pointee.generation == request.generation else { continue }
+      pieces[request.piece].pointee.isParked = false
       let index = Int(pieces[request.piece].pointee.command)
       let waitsSince = commands[index].pointee.progressedAt
       commands[index].pointee.diskCount -= 1
@@ -473,7 +476,7 @@ extension Shard {
       submit(
         request.piece, request.operation, offset: request.offset, count: request.count, buffer: request.buffer)
       // To wait on is no progress: else it would never come to its deadline.
-      if parked.last?.piece == request.piece { commands[index].pointee.progressedAt = waitsSince }
+      if pieces[request.piece].pointee.isParked { commands[index].pointee.progressedAt = waitsSince }
     }
     let commandsWaiting = parkedCommands
     parkedCommands = []
@@ -509,7 +512,7 @@ extension Shard {
         ports[Int(commands[index].pointee.port)]?.export === waiter.export
       else { continue }
       // A parked request has not reached the disk: it will wait for the hold.
-      if parked.contains(where: { $0.piece == number }) { continue }
+      if pieces[number].pointee.isParked { continue }
       if diskRange(index).overlaps(waiter.range) { return true }
     }
     return false
@@ -527,10 +530,10 @@ extension Shard {
   private func recallLoans(_ export: Export) {
     for case let port? in ports where port.export === export && port.lent > 0 {
       for case let connection? in connections where connection.isOpen && connection.mover.borrows(from: port) {
-        if now - connection.sendingSince >= Self.loanNs {
+        if now - connection.messageSince >= Self.loanNs {
           close(connection, .stalled, "it does not take its answers, and others wait for the disk")
         } else {
-          scheduleTick(at: connection.sendingSince + Self.loanNs)
+          scheduleTick(at: connection.messageSince + Self.loanNs)
         }
       }
     }

@@ -78,9 +78,12 @@ extension Shard {
     switch claim {
     case .granted(let tsih): establish(connection, result, tsih: tsih)
     case .full: refuse(connection, .outOfResources)
+    case .occupied(let old) where old.key == nil:
+      // Each ends another one, so there is an end to it.
+      reinstate(old, for: connection, retriesLeft: retriesLeft)
     case .occupied(let old):
       guard retriesLeft > 0 else { return refuse(connection, .targetError) }
-      if old.key != nil { trace(connection, .reinstates) }
+      trace(connection, .reinstates)
       reinstate(old, for: connection, retriesLeft: retriesLeft - 1)
     }
   }
@@ -116,6 +119,7 @@ extension Shard {
     for case let connection? in connections where connection.ticket.number == number && connection.nexus == nil {
       displace(connection)
     }
+    turnAwayWaiting(number)
   }
 
   private func displace(_ connection: Connection) {
@@ -408,9 +412,9 @@ extension Shard {
 
   /// How often a connection is looked at.
   private var watchNs: UInt64 {
-    configuration.nopIntervalNs > 0 ? configuration.nopIntervalNs : Self.watchNsWithoutPings
+    configuration.nopIntervalNs > 0 ? min(configuration.nopIntervalNs, Self.watchNsMax) : Self.watchNsMax
   }
-  private static let watchNsWithoutPings: UInt64 = 10_000_000_000
+  private static let watchNsMax: UInt64 = 10_000_000_000
 
   /// An initiator may speak and yet take nothing, which holds buffers that others wait for.
   private func endIfStalled(_ connection: Connection) -> Bool {

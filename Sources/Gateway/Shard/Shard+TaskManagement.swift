@@ -225,7 +225,7 @@ extension Shard {
         let command = commands[index]
         // One that keeps others from its range is not kept alive by data that trickles in.
         let isInTheWay = command.pointee.isExclusive && command.pointee.operation.kind == .orWrite
-        let since = isInTheWay ? command.pointee.startedAt : command.pointee.progressedAt
+        let since = isInTheWay ? command.pointee.exclusiveSince : command.pointee.progressedAt
         let deadline = since + configuration.ioDeadlineNs
         if deadline > now {
           next = min(next, deadline)
@@ -233,6 +233,10 @@ extension Shard {
           // With the answer the initiator takes its buffer away, so no more is asked for and what is coming is waited for.
           if command.pointee.diskCount > 0 { note(index, configuration.deviceServer.sense(for: .hardware)) }
           next = min(next, now + 20_000_000)
+        } else if isInTheWay, isReceiving(index) {
+          // With one PDU that trickles in it could go on for ever. What is left of the list goes with the connection.
+          close(connection, .stalled, "others wait for the blocks of an ORWRITE whose data does not come")
+          break
         } else if command.pointee.diskCount > 0 || command.pointee.awaitsRange || command.pointee.awaitsFile {
           giveUp(index, connection)
         } else if waitsBehindLost(index) {

@@ -231,7 +231,10 @@ final class Shard {
 
   func flush(_ connection: Connection) {
     guard connection.phase != .closing else { return }
-    if !connection.mover.isInFlight { connection.sendingSince = now }
+    if !connection.mover.isInFlight {
+      connection.sendingSince = now
+      connection.messageSince = now
+    }
     connection.mover.flush(
       ring: ring, batches: batches, expCmdSN: connection.window.expCmdSN.value,
       maxCmdSN: connection.window.maxCmdSN.value)

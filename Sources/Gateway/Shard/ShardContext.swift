@@ -222,6 +222,8 @@ final class SessionTable: Sendable {
     var generation: UInt32
     /// Its own among all that ever were: the older, the less.
     var number: UInt64
+    /// A discovery session that gives way already.
+    var isEnding = false
   }
 
   enum Claim: Sendable {
@@ -257,8 +259,10 @@ final class SessionTable: Sendable {
       // the oldest gives way, from discovery.
       if key == nil {
         if state.entries.count - state.byKey.count >= Self.discoverySessionsMax,
-          let oldest = state.entries.values.filter({ $0.key == nil }).min(by: { $0.number < $1.number })
+          let oldest = state.entries.values.filter({ $0.key == nil && !$0.isEnding }).min(by: { $0.number < $1.number })
         {
+          // Each of several that come at once has one of its own to wait for.
+          state.entries[oldest.tsih]?.isEnding = true
           return .occupied(oldest)
         }
       } else if state.byKey.count >= min(sessionsMax, 65000) {
