@@ -27,7 +27,7 @@ final class PairCoordinator: Sendable {
   private struct State {
     var engine: Engine
     var events: [Event] = []
-    /// The peer was active when this node began to take over, or handed over to it.
+    /// The pair had served when this node began to take over.
     var followsPeer = false
     var history = PairHistory()
     var isStopped = false
@@ -106,8 +106,8 @@ final class PairCoordinator: Sendable {
       for event in events { actions += state.engine.step(event, at: now) }
       var notes: [(Transition, String)] = []
       for case .note(let transition) in actions {
-        // Initiators of a node that was active until now have not lost power: their reservations stay.
-        if transition.to == .fencing { state.followsPeer = [.passive, .suspecting].contains(transition.from) }
+        // From here on, whatever follows of this takeover.
+        if transition.to == .fencing { state.followsPeer = state.history.hasSeenService }
         notes.append((transition, state.history.note(transition)))
       }
       return (actions, state.followsPeer, state.engine.status(at: now), notes)
