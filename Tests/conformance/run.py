@@ -47,10 +47,13 @@ KIND_FAILURES = [
     ("read-only", "ALL.iSCSITMF.AbortTaskSimpleAsync", "SCSI_STATUS_CHECK_CONDITION", "the same"),
     ("*", "ALL.Sanitize.Reset", "TESTUNITREADY successful", "memory is overwritten before the tool looks"),
     ("*", "ALL.Sanitize.BlockErase", "MAPPED", "of memory nobody can tell what is mapped"),
-    ("*", "ALL.GetLBAStatus.UnmapSingle", "does not match request",
+    ("*", "ALL.GetLBAStatus.UnmapSingle", "lba offset in first descriptor",
      "the tool asks for the next logical block, and expects the next physical one"),
     ("4096", "ALL.WriteAtomic16.Simple", "(0x2400)",
      "the tool writes up to 256 blocks, whatever MAXIMUM ATOMIC TRANSFER LENGTH says"),
+    ("4096", "ALL.Verify1?.Mismatch", "no end within",
+     "of more than 256 KiB the tool does not find the data that an R2T asks for, and after its reconnect it writes "
+     "from an address that is none, without end"),
 ]
 PASS, FAIL, SKIP, HANG, BROKEN = "pass", "FAIL", "skip", "HANG", "broken"
 Outcome = collections.namedtuple("Outcome", "result reason seconds output")
@@ -125,8 +128,8 @@ def special_kind(name, special):
 
 def is_right_here(outcome, name, kind):
     """Whether it failed as it has to on this kind of LUN."""
-    return outcome.result == FAIL and any(
-        fnmatch.fnmatch(kind, kinds) and fnmatch.fnmatch(name, tests) and text in outcome.output
+    return outcome.result in (FAIL, HANG) and any(
+        fnmatch.fnmatch(kind, kinds) and fnmatch.fnmatch(name, tests) and text in outcome.output + outcome.reason
         for kinds, tests, text, _ in KIND_FAILURES)
 
 
