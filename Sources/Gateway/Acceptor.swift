@@ -88,6 +88,8 @@ final class Acceptor: Sendable {
 
   /// Connections beyond the limit while others give way to them.
   private static let givingWayMax = 64
+  /// How often it is looked whether some have gone, 2 ms apart.
+  private static let patience = 25
 
   private let context: ShardContext
   private let ledger = ConnectionLedger()
@@ -234,7 +236,12 @@ final class Acceptor: Sendable {
   /// Lets a peer in by the network rule and the limits, whatever it came over; nil: turned away, counted and said.
   func admit(_ peer: SocketAddress) -> ConnectionTicket? {
     let rules = self.rules.withLock { $0 }
-    let total = context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) }
+    var total = connectionCount
+    // A burst may come faster than the shards end those that give way: the rest of it stays in the backlog for a moment.
+    for _ in 0..<Self.patience where total >= rules.connectionsMax + Self.givingWayMax {
+      usleep(2000)
+      total = connectionCount
+    }
     let isFull = total >= rules.connectionsMax
     // One that gives way is still there for a while; if a shard does not come round to it, there is an end. Before the
     // network is looked at, which takes longer.
@@ -264,6 +271,8 @@ final class Acceptor: Sendable {
 
   /// Those that were turned away, by why.
   var events: EventCounts { refused.withLock { $0 } }
+
+  private var connectionCount: Int { context.handles.reduce(0) { $0 + $1.load.load(ordering: .relaxed) } }
 
   /// The shard for the next connection: the one with the fewest, which has one more from now on.
   func takeShard() -> ShardHandle {

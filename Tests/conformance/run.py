@@ -170,7 +170,11 @@ def start_target(arguments):
             file.truncate(72 << 20)
         # What needs atomic writes, or physical blocks of several logical ones, is tried on a memory disk.
         extra, rules, special = special_disks(2)
-        target = Gateway(disks=[str(disk), "memory:64M", *extra], arguments=arguments.daemon_argument, settings=rules)
+        # A test sleeps for a minute, and would not see the end of what it waits for: each time it would have a new
+        # session, with a unit attention.
+        rules += "[timeouts]\nnop-interval = 300\n"
+        disks = [str(disk), "memory:64M", *extra]
+        target = Gateway(disks=disks, arguments=arguments.daemon_argument, settings=rules)
         target.scratch = disk.parent
         special = [(pattern, ([[target.url(number)] * 2], seconds)) for pattern, number, seconds in special]
         arguments.also.append(target.url(1))
