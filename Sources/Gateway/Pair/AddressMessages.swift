@@ -67,7 +67,7 @@ enum AddressMessages {
       rest = rest.dropFirst(min(rest.count, (length + 3) & ~3))
       guard load32(one[...], 8) == sequence else { continue }
       switch UInt16(one[4]) | UInt16(one[5]) << 8 {
-      case 2 where length >= 20: answers.append(.result(-Int32(bitPattern: load32(one[...], 16))))
+      case 2 where length >= 20: answers.append(.result(0 &- Int32(bitPattern: load32(one[...], 16))))
       case 3: answers.append(.end)
       case 20: if let found = found(one) { answers.append(.address(found)) }
       default: break
