@@ -1,1 +1,0 @@
-../../../../Sources/gatewayd/SettingsTree.swift
