@@ -111,6 +111,31 @@ struct DiskLanesTests {
     #expect(provisioner.reports().isEmpty)
   }
 
+  @Test("What an adoption writes is an event, and does not make the adoption void; the look comes after it")
+  func adoption() throws {
+    let room = TemporaryDisks()
+    let a = room.disk("a")
+    TemporaryDisks.write([1], to: a)
+    let device = try Self.device(a, a)
+    let told = Mutex<Provisioner?>(nil)
+    var access = Self.access(Hang(), in: "", opening: false)
+    let open = access.open
+    access.open = { path, other, known throws(DiskOpening.Refusal) in
+      told.withLock { $0 }?.handle(.changed(device))
+      return try open(path, other, known)
+    }
+    let provisioner = try Self.provisioner(access)
+    provisioner.handle(.enumerated)
+    Self.wait("the first round ends") { provisioner.firstRound.wait(milliseconds: 0) }
+    provisioner.handle(.appeared(device))
+    Self.wait("it is held") { provisioner.reports().contains { $0.reason.contains("not blank") } }
+    told.withLock { $0 = provisioner }
+    #expect(try provisioner.adopt(path: a, mode: .wipe).lun == 0)
+    told.withLock { $0 = nil }
+    Self.wait("nothing is done with it") { provisioner.lanes.perform(a, within: 0) {} != nil }
+    #expect(Self.lun(provisioner, a) == 0)
+  }
+
   @Test("At the start, too: labelled disks have their numbers, and blank ones get theirs in order")
   func start() throws {
     let room = TemporaryDisks()

@@ -28,15 +28,15 @@ extension Provisioner {
 
   /// Something begins with a disk: what began with it before counts no more. Its serial number.
   func begin(_ key: String, path: String, device: BlockDevice?) -> UInt64 {
+    state.withLock { $0.begin(key, path: path, device: device) }
+  }
+
+  /// The same; nil while the disk is being adopted: what that writes is an event as well (udev watches for writers), and
+  /// must not make its outcome void.
+  func beginUnlessAdopting(_ device: BlockDevice) -> UInt64? {
     state.withLock { state in
-      state.events += 1
-      if state.entries[key] == nil {
-        state.entries[key] = Entry(
-          key: key, path: path, byteCount: device?.bytes ?? 0, device: device, verdict: .held,
-          reason: "it is being examined")
-      }
-      state.entries[key]?.serialNumber = state.events
-      return state.events
+      if state.adopting.contains(device.name) { return nil }
+      return state.begin(device.name, path: device.path, device: device)
     }
   }
 
@@ -189,5 +189,18 @@ extension Provisioner {
     if let attached = entry.attached { loops.withLock { $0 }?.add(path: entry.path, attached) }
     let bytes = ByteCount.describe(export.byteCount)
     Log.info("LUN \(export.unit.number): \(entry.path), \(bytes), naa.\(export.unit.identity.naa)")
+  }
+}
+
+extension Provisioner.State {
+  fileprivate mutating func begin(_ key: String, path: String, device: BlockDevice?) -> UInt64 {
+    events += 1
+    if entries[key] == nil {
+      entries[key] = Provisioner.Entry(
+        key: key, path: path, byteCount: device?.bytes ?? 0, device: device, verdict: .held,
+        reason: "it is being examined")
+    }
+    entries[key]?.serialNumber = events
+    return events
   }
 }

@@ -35,6 +35,8 @@ extension Provisioner {
     guard entry.code != .notChosen else {
       throw ControlError(.refused, "\(path): \(entry.reason)\(entry.advice.map { " First \($0)" } ?? "")")
     }
+    state.withLock { _ = $0.adopting.insert(key) }
+    defer { state.withLock { _ = $0.adopting.remove(key) } }
     let serial = begin(key, path: entry.path, device: entry.device)
     do throws(DiskOpening.Refusal) {
       switch mode {

@@ -89,7 +89,9 @@ extension Provisioner {
   /// - Parameter isSecondLook: what is found now is what there is.
   func consider(_ device: BlockDevice, isSecondLook: Bool = false) {
     if isNamed(device) { return }
-    let serial = begin(device.name, path: device.path, device: device)
+    guard let serial = beginUnlessAdopting(device) else {
+      return lanes.run(device.name) { [self] in consider(device, isSecondLook: isSecondLook) }
+    }
     lanes.run(device.name) { [self] in
       guard isCurrent(device.name, serial), !resized(device) else { return }
       let verdict = ruled(device)

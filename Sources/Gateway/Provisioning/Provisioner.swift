@@ -79,6 +79,8 @@ final class Provisioner: Sendable {
     static let knownBytesMax = 1024
     /// By the disk's key.
     var claims: [String: Claim] = [:]
+    /// The keys of disks that are being adopted.
+    var adopting: Set<String> = []
     /// Events so far: the next entry's serial number.
     var events: UInt64 = 0
     var generation: UInt64 = 1

@@ -18,6 +18,7 @@ MODULES = {
     "the initiator": ["iscsi_tcp", "ib_iser", "scsi_transport_iscsi", "scsi_dh_alua", "sg"],
     "RDMA": ["rdma_rxe", "ib_uverbs", "rdma_ucm", "rdma_cm"],
     "multipath": ["dm-mod", "dm-multipath", "dm-round-robin", "dm-queue-length", "dm-service-time"],
+    "thin volumes": ["dm-thin-pool"],
     "the pair": ["softdog", "i6300esb"],
 }
 PROGRAMS = """
