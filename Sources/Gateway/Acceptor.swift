@@ -4,14 +4,30 @@ import Glibc
 import Reactor
 import Synchronization
 
+extension NetworkAddress {
+  /// What one host has for itself: its address, and of IPv6 the network of 64 bits.
+  fileprivate var site: ArraySlice<UInt8> { bytes.count == 16 ? bytes.prefix(8) : bytes[...] }
+
+  fileprivate func isBeside(_ other: NetworkAddress) -> Bool { site == other.site }
+}
+
 /// Counts the connections of each peer address, from accept to close, and knows which of them have no session with the target
-/// yet. Those ask for no right, so they may take up no place that somebody else needs: the oldest gives way.
+/// yet. Those ask for no right, so they may take up no place that somebody else needs: the oldest gives way, of those who have
+/// most of them.
 final class ConnectionLedger: Sendable {
   private struct State {
     var counts: [NetworkAddress: Int] = [:]
     /// Connections without a session, the oldest first.
     var waiting: [(number: UInt64, address: NetworkAddress)] = []
     var nextNumber: UInt64 = 0
+
+    /// The address beside which most connections wait: who makes them has to give way, whoever else was there before.
+    var crowd: NetworkAddress? {
+      var counts: [ArraySlice<UInt8>: Int] = [:]
+      for entry in waiting { counts[entry.address.site, default: 0] += 1 }
+      let most = counts.values.max()
+      return waiting.first { counts[$0.address.site] == most }?.address
+    }
   }
 
   private let state = Mutex(State())
@@ -28,7 +44,10 @@ final class ConnectionLedger: Sendable {
       let hasPlace = state.counts[address, default: 0] < limit
       var displaced: UInt64?
       if !hasPlace || isFull {
-        guard let index = state.waiting.firstIndex(where: { hasPlace || $0.address == address }) else { return nil }
+        let crowd = hasPlace ? state.crowd : nil
+        guard
+          let index = state.waiting.firstIndex(where: { crowd.map($0.address.isBeside) ?? ($0.address == address) })
+        else { return nil }
         displaced = state.waiting.remove(at: index).number
       }
       let number = state.nextNumber
@@ -37,6 +56,10 @@ final class ConnectionLedger: Sendable {
       state.waiting.append((number, address))
       return (ConnectionTicket(ledger: self, address: address, number: number), displaced)
     }
+  }
+
+  fileprivate func isWaiting(_ number: UInt64) -> Bool {
+    state.withLock { state in state.waiting.contains { $0.number == number } }
   }
 
   fileprivate func settle(_ ticket: ConnectionTicket) {
@@ -66,6 +89,9 @@ final class ConnectionTicket: Sendable {
   }
 
   deinit { ledger.release(self) }
+
+  /// Whether it has had to give way to another before anybody has seen the connection.
+  var isDisplaced: Bool { !ledger.isWaiting(number) }
 
   /// The connection has a session with the target: it does not give way any more.
   func settle() { ledger.settle(self) }
@@ -219,7 +245,7 @@ final class Acceptor: Sendable {
       close(fd)
       return
     }
-    guard let ticket = admit(peer) else {
+    guard let ticket = admit(peer, isPatient: true) else {
       close(fd)
       return
     }
@@ -234,11 +260,12 @@ final class Acceptor: Sendable {
   }
 
   /// Lets a peer in by the network rule and the limits, whatever it came over; nil: turned away, counted and said.
-  func admit(_ peer: SocketAddress) -> ConnectionTicket? {
+  /// - Parameter isPatient: whether it may take a moment.
+  func admit(_ peer: SocketAddress, isPatient: Bool) -> ConnectionTicket? {
     let rules = self.rules.withLock { $0 }
     var total = connectionCount
     // A burst may come faster than the shards end those that give way: the rest of it stays in the backlog for a moment.
-    for _ in 0..<Self.patience where total >= rules.connectionsMax + Self.givingWayMax {
+    for _ in 0..<(isPatient ? Self.patience : 0) where total >= rules.connectionsMax + Self.givingWayMax {
       usleep(2000)
       total = connectionCount
     }

@@ -16,7 +16,9 @@ final class ISERAcceptor: Sendable {
     }
     listener = VerbsListener(addresses: addresses) { [unowned acceptor] request in
       guard let peer = request.peer.withUnsafeBytes({ SocketAddress($0) }),
-        let local = request.local.withUnsafeBytes({ SocketAddress($0) }), let ticket = acceptor.admit(peer)
+        let local = request.local.withUnsafeBytes({ SocketAddress($0) }),
+        // The thread has the events of all connections to tell.
+        let ticket = acceptor.admit(peer, isPatient: false)
       else { return request.reject() }
       let shard = acceptor.takeShard()
       request.setOwner(shard: shard.index)

@@ -230,6 +230,22 @@ struct ConnectionLedgerTests {
     withExtendedLifetime((session, first, second, third, fourth, fifth)) {}
   }
 
+  @Test("Where no place is left for anybody, who has most connections gives way, and an IPv6 network of 64 bits is one")
+  func crowd() throws {
+    let ledger = ConnectionLedger()
+    let first = try #require(ledger.admit(Self.here, limit: 9, isFull: false))
+    let crowd = try (0..<3).map { host in
+      let address = NetworkAddress([0x20, 1, 0xD, 0xB8] + [UInt8](repeating: 0, count: 11) + [UInt8(host)])!
+      return try #require(ledger.admit(address, limit: 9, isFull: false))
+    }
+    let second = try #require(ledger.admit(Self.there, limit: 9, isFull: true))
+    #expect(second.displaced == crowd[0].ticket.number, "one was there before, but alone")
+    #expect(crowd[0].ticket.isDisplaced && !first.ticket.isDisplaced)
+    let third = try #require(ledger.admit(Self.there, limit: 9, isFull: true))
+    #expect(third.displaced == crowd[1].ticket.number)
+    withExtendedLifetime((first, crowd, second, third)) {}
+  }
+
   @Test("Threads that come and go leave no count behind and never exceed the limit")
   func threads() {
     let ledger = ConnectionLedger()

@@ -13,6 +13,10 @@ extension Shard {
   /// Accepts a connection that was let in.
   func serve(_ request: VerbsRequest, peer: String, local: String, ticket: ConnectionTicket) {
     guard !isStopping else { return refuse(request, peer, .shutdown, "shutting down") }
+    // Another thread may have let in the next one before it came here.
+    guard !ticket.isDisplaced else {
+      return refuse(request, peer, .connectionLimit, "it had to give way to a newer one")
+    }
     let endpoint: VerbsEndpoint
     do throws(VerbsError) {
       endpoint = try makeEndpoint(request)
