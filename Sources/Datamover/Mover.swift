@@ -122,8 +122,9 @@ public class Mover {
   /// Something was sent and is not known to have arrived.
   public var isInFlight: Bool { false }
   public var hasWaiting: Bool { false }
-  /// Bytes that the peer has taken since the beginning, where a message in flight may be a long one; else nil.
-  public var bytesTaken: UInt64? { nil }
+  /// Bytes that the peer has taken since the beginning, and whether it has not taken all that was sent; nil where no message in
+  /// flight is a long one.
+  public var bytesTaken: (count: UInt64, hasMore: Bool)? { nil }
   /// Nothing waits and nothing is in flight.
   public var isIdle: Bool { !isInFlight && !hasWaiting }
   /// Nobody reads or writes our memory for it any more.

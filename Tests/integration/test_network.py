@@ -291,6 +291,49 @@ class Network(GatewayCase):
             taken += len(part)
             time.sleep(0.01)
 
+    def test_slow_at_the_end(self):
+        """Who was quick has much in the kernel, with a ping behind; it is not ended while it takes the rest slowly"""
+        gateway = self.start("memory:64M", settings="[timeouts]\nnop-interval = 1\n")
+        taker = self.keep(initiator.Session(gateway, seconds=10))
+        taker.ready()
+        total, quick = 27 << 20, 23 << 20
+        for _ in range(28):
+            taker.begin(0, scsi.read16(0, 2048), read=1 << 20)
+        taken = 0
+        while taken < total:
+            part = taker.connection.socket.recv(1 << 15)
+            self.assertTrue(part, f"ended after {taken >> 20} MiB: {gateway.log.splitlines()[-1]}")
+            taken += len(part)
+            if taken > quick:
+                taker.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 49152)
+                time.sleep(0.03)
+        # A MiB is left: what it was sent would come in any case.
+        self.assertEqual(self.metric(gateway, "keep_alives_total", outcome="missed"), 0)
+        self.assertEqual(len(gateway.ask_json("sessions")), 1)
+
+    def test_drops_that_starve_others(self):
+        """Who takes a few bytes now and then, while others wait for its buffers, is ended, and they are served"""
+        gateway = self.start("slow:64M:1", arguments=["--threads", "1"],
+                             settings='[limits]\nmemory = "16M"\n[timeouts]\nnop-interval = 1\n')
+        with self.connections(NarrowConnection):
+            taker = self.keep(initiator.Session(gateway, seconds=10))
+        taker.ready()
+        other = self.keep(initiator.Session(gateway, initiator="iqn.2026-01.example:other"))
+        other.ready()
+        for _ in range(100):
+            taker.begin(0, scsi.read16(0, 2048), read=1 << 20)
+        time.sleep(1)
+        tag = other.begin(0, scsi.read16(0, 2048), read=1 << 20)
+        end, result = time.monotonic() + 12 * process.SLOWNESS, None
+        while result is None and time.monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                result = other.finish(tag, read=1 << 20, seconds=0.3)
+            with contextlib.suppress(OSError):
+                taker.connection.socket.recv(65536, socket.MSG_DONTWAIT)
+        self.assertIsNotNone(result, "it was never answered")
+        result.good()
+        self.assertEqual([session["initiator"] for session in gateway.ask_json("sessions")], [other.initiator])
+
 
 if __name__ == "__main__":
     unittest.main()

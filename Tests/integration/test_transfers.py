@@ -177,6 +177,39 @@ class Transfers(GatewayCase):
         self.assertEqual(ended.status, 0)
         self.assertEqual(slow.finish(tag, seconds=4).status, scsi.CHECK_CONDITION)
 
+    def test_reset_of_data_that_trickles(self):
+        """A reset gives the blocks of an ORWRITE to others, though a PDU of it goes on trickling in"""
+        gateway = self.start(settings="[timeouts]\nio-deadline = 60\n")
+        slow = self.session(gateway, "slow", ImmediateData="No", MaxOutstandingR2T="1", MaxBurstLength="262144")
+        other = self.session(gateway, "other")
+        tag = slow.begin(0, struct.pack(">BBQIBB", 0x8B, 0, 0, 2048, 0, 0), write=bytes(1 << 20))
+        slow._send_data(slow.receive_for(tag), bytes(1 << 20))
+        encoded = data_out(slow.receive_for(tag), bytes(65536), 0).encode()
+        slow.connection.send_bytes(encoded[:1024])
+        self.assertEqual(other.task_management(initiator.LUN_RESET, 0, seconds=4), 0)
+        slow.connection.send_bytes(encoded[1024:2048])
+        other.ready()
+        other.write(0, 0, bytes(4096), seconds=3).good()
+        other.read(0, 0, 2048, seconds=3).good()
+        # The rest of the PDU belongs to nobody, and the connection goes on.
+        slow.connection.send_bytes(encoded[2048:])
+        slow.pending.clear()
+        slow.ready()
+        slow.read(0, 0, 8).good()
+
+    def test_cold_reset(self):
+        """After TARGET COLD RESET everybody comes back to POWER ON (29/00), who was away then too"""
+        gateway = self.start()
+        away = self.session(gateway, "away")
+        away.logout()
+        here = self.session(gateway, "here")
+        self.assertEqual(here.task_management(initiator.COLD_RESET, seconds=5), 0)
+        self.assertTrue(here.connection.is_closed_within(5))
+        for name in ("here", "away"):
+            session = self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:{name}"))
+            result = session.finish(session.begin(0, scsi.test_unit_ready()))
+            self.assertEqual((result.sense_key, result.asc), (scsi.UNIT_ATTENTION, scsi.POWER_ON))
+
     def test_aborts_of_a_hung_disk(self):
         """Commands that a hung disk swallows and their initiator aborts again and again leave memory for the others"""
         gateway = self.start("faulty:64M:hang=0+2048", "memory:64M", arguments=["--threads", "1"],

@@ -57,8 +57,9 @@ int system_listen(const void *address, unsigned length, int v6_only, int may_be_
 /// Settings of an accepted connection: TCP_NODELAY, and keep-alive with bounds in seconds.
 void system_tune_connection(int fd);
 
-/// Bytes that the peer has taken of a TCP connection since its beginning; 0: not known.
-uint64_t system_bytes_acknowledged(int fd);
+/// Bytes that the peer has taken of a TCP connection since its beginning; 0: not known. `has_more`: whether the kernel
+/// has more for it.
+uint64_t system_bytes_acknowledged(int fd, int *has_more);
 
 /// CLOCK_MONOTONIC in nanoseconds.
 uint64_t system_monotonic_ns(void);

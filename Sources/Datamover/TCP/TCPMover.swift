@@ -110,7 +110,10 @@ public final class TCPMover: Mover {
   public override var mayQueue: Bool { sender.mayQueue }
   public override var isInFlight: Bool { sender.isInFlight }
   public override var hasWaiting: Bool { sender.hasWaiting }
-  public override var bytesTaken: UInt64? { system_bytes_acknowledged(fd) }
+  public override var bytesTaken: (count: UInt64, hasMore: Bool)? {
+    var hasMore: Int32 = 0
+    return (system_bytes_acknowledged(fd, &hasMore), hasMore != 0)
+  }
   public override var isQuiet: Bool { !isReceiving && !sender.isInFlight }
   public override func takeNotices() -> [UInt32] { sender.takeNotices() }
 }

@@ -23,8 +23,11 @@ final class FileQuestions: Sendable {
       return (true, !state.isAsking)
     }
     guard isFirst, !tryStartThread(name: "file", { [self] in run() }) else { return isTaken }
-    // What others have put there meanwhile is asked with the next; the answer to this one comes too late for anybody.
-    state.withLock { $0.isAsking = false }
+    // What others have put there meanwhile has its deadline. Nothing stays: a question holds the disk it is about.
+    _ = state.withLock { state in
+      defer { state = State() }
+      return state.waiting
+    }
     return false
   }
 

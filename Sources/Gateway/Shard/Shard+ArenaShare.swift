@@ -44,12 +44,13 @@ extension Shard {
   /// who it is and takes reservations; never so much that those who take no answers could have what the units need.
   private func mayHoldUntied(_ bytes: Int, _ connection: Connection) -> Bool {
     let held = connection.account.heldBytes
-    if held == 0 || held + bytes <= Self.untiedBytesMin { return true }
+    if held + bytes <= Self.untiedBytesMin || held == 0 && bytes <= Self.untiedBytesFirst { return true }
     let all = connections.reduce(0) { $0 + ($1?.account.heldBytes ?? 0) }
     return held + bytes <= pool.bytesFree / 4 && all + bytes <= pool.bytesFree
   }
 
   private static let untiedBytesMin = 16 << 10
+  private static let untiedBytesFirst = 64 << 10
 
   /// A buffer for what the device server does by itself.
   @inline(never)
@@ -148,6 +149,11 @@ extension Shard {
         beyond.append((port, waiter))
         continue
       }
+      // Others of its connection may have got what it was let in for.
+      if commands[index].pointee.unitPort == nil, !mayHold(bytes, for: index) {
+        refuseForMemory(index)
+        continue
+      }
       guard resume(waiter.piece, index, bytes) else {
         bufferWaiters.append(contentsOf: waiters[position...])
         break
@@ -193,8 +199,8 @@ extension Shard {
 
   /// Goes on with a piece that waited, if the arena has a buffer for it.
   private func resume(_ number: Int, _ index: Int, _ bytes: Int) -> Bool {
-    let port = port(of: index)
-    guard let buffer = port.map({ pool.take(bytes, for: $0) }) ?? pool.take(bytes) else { return false }
+    let account = port(of: index) ?? commands[index].pointee.owner?.takeUnretainedValue().account
+    guard let buffer = account.map({ pool.take(bytes, for: $0) }) ?? pool.take(bytes) else { return false }
     pieces[number].pointee.buffer = buffer
     resumePiece(number, index)
     return true

@@ -475,8 +475,8 @@ extension Shard {
       }
       submit(
         request.piece, request.operation, offset: request.offset, count: request.count, buffer: request.buffer)
-      // To wait on is no progress: else it would never come to its deadline.
-      if pieces[request.piece].pointee.isParked { commands[index].pointee.progressedAt = waitsSince }
+      // To wait on is no progress: else it would never come to its deadline. What has reached the disk has all its time.
+      commands[index].pointee.progressedAt = pieces[request.piece].pointee.isParked ? waitsSince : now
     }
     let commandsWaiting = parkedCommands
     parkedCommands = []
@@ -499,7 +499,10 @@ extension Shard {
     let waiters = quietWaiters
     quietWaiters = []
     for waiter in waiters {
-      if waiter.deadline <= now, isLending(waiter.export) { recallLoans(waiter.export) }
+      if waiter.deadline <= now, isLending(waiter.export) {
+        recallLoans(waiter.export, all: waiter.deadline + 3 * Self.loanNs <= now)
+        scheduleTick(at: now + Self.loanNs)
+      }
       if touches(waiter) { quietWaiters.append(waiter) } else { waiter.done() }
     }
   }
@@ -526,11 +529,12 @@ extension Shard {
     ports.contains { port in port?.export === export && port!.lent > 0 }
   }
 
-  /// Ends the connections that do not take what is sent from the memory of this disk.
-  private func recallLoans(_ export: Export) {
+  /// Ends the connections that do not take what is sent from the memory of this disk; with `all` also those that take it message
+  /// by message. Nothing new is lent meanwhile.
+  private func recallLoans(_ export: Export, all: Bool) {
     for case let port? in ports where port.export === export && port.lent > 0 {
       for case let connection? in connections where connection.isOpen && connection.mover.borrows(from: port) {
-        if now - connection.messageSince >= Self.loanNs {
+        if all || now - connection.messageSince >= Self.loanNs {
           close(connection, .stalled, "it does not take its answers, and others wait for the disk")
         } else {
           scheduleTick(at: connection.messageSince + Self.loanNs)

@@ -117,7 +117,8 @@ extension Shard {
   /// Ends the connection of this number, which another needs the place of, unless it has a session by now.
   func giveWay(_ number: UInt64) {
     for case let connection? in connections where connection.ticket.number == number && connection.nexus == nil {
-      displace(connection)
+      // One that has proven who it is will have its session in a moment.
+      if connection.phase != .settling { displace(connection) }
     }
     turnAwayWaiting(number)
   }
@@ -416,11 +417,15 @@ extension Shard {
   }
   private static let watchNsMax: UInt64 = 10_000_000_000
 
+  /// Bytes that count as a sign that an initiator takes what is sent to it. Where others wait for buffers that is more than a few:
+  /// what it leaves lying is theirs.
+  private var leastTaken: UInt64 { hasShareWaiters || pool.isShort ? 256 << 10 : 1 }
+
   /// An initiator may speak and yet take nothing, which holds buffers that others wait for.
   private func endIfStalled(_ connection: Connection) -> Bool {
     scheduleTick(at: now + watchNs)
     guard connection.mover.isInFlight else { return false }
-    if let taken = connection.mover.bytesTaken, taken != connection.bytesTaken {
+    if let taken = connection.mover.bytesTaken?.count, taken &- connection.bytesTaken >= leastTaken {
       connection.bytesTaken = taken
       connection.sendingSince = now
       // It cannot answer a ping that is behind what it is taking.
@@ -438,6 +443,12 @@ extension Shard {
     if connection.pingedAt != 0 {
       let deadline = connection.pingedAt + interval
       guard deadline <= now else { return scheduleTick(at: deadline) }
+      // The ping may be behind much that the kernel has, of which the initiator takes some.
+      if let (taken, hasMore) = connection.mover.bytesTaken, hasMore, taken &- connection.bytesTaken >= leastTaken {
+        connection.bytesTaken = taken
+        connection.pingedAt = now
+        return scheduleTick(at: now + interval)
+      }
       events.add(.keepAliveMissed)
       trace(connection, .keepAliveMissed)
       return close(connection, .keepAlive, "no sign of life for \((now - connection.lastHeardAt) / 1_000_000_000) s")
@@ -455,6 +466,7 @@ extension Shard {
       lun: 0, initiatorTaskTag: BasicHeaderSegment.reservedTag, targetTransferTag: connection.pingTag)
     header.statSN = connection.statSN  // not advanced (RFC 7143 §11.19.1)
     connection.mover.sendControl(header)
+    if let taken = connection.mover.bytesTaken { connection.bytesTaken = taken.count }
     touch(connection)
   }
 }

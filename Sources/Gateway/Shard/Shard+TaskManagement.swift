@@ -117,6 +117,7 @@ extension Shard {
       for number in visible.numbers { visible[number]?.reset() }
       shard.completeTaskManagement(name, isCold ? .targetColdReset : .targetWarmReset, tag)
       guard isCold else { return }
+      shard.context.sessions.forgetNexuses()
       // A cold reset also ends every session (RFC 7143 §11.5.1).
       shard.context.onEveryShard(origin: shard.handle.index) { shard, done in
         for case let connection? in shard.connections where connection.nexus != nil {
@@ -180,8 +181,11 @@ extension Shard {
   /// The end of an aborted command, if nobody has a part of it any more.
   func finishAborted(_ index: Int) {
     let command = commands[index]
+    guard command.pointee.isAborted, command.pointee.diskCount == 0 else { return }
+    // No disk will have anything of it any more: its blocks are others', however long the rest of a PDU takes to come.
+    if command.pointee.hold != 0 { releaseHold(index) }
     // What the receiver fills stays until the segment is complete; the end of the PDU finds the command aborted.
-    guard command.pointee.isAborted, command.pointee.diskCount == 0, !isMoving(index) else { return }
+    guard !isMoving(index) else { return }
     let generation = command.pointee.generation
     free(index)
     guard !drains.isEmpty else { return }
@@ -223,10 +227,12 @@ extension Shard {
         let index = Int(current)
         current = commands[index].pointee.next
         let command = commands[index]
-        // One that keeps others from its range is not kept alive by data that trickles in.
+        // One that keeps others from its range is not kept alive by data that trickles in, and ends before they have to.
         let isInTheWay = command.pointee.isExclusive && command.pointee.operation.kind == .orWrite
-        let since = isInTheWay ? command.pointee.exclusiveSince : command.pointee.progressedAt
-        let deadline = since + configuration.ioDeadlineNs
+        let deadline =
+          isInTheWay
+          ? command.pointee.exclusiveSince + configuration.ioDeadlineNs / 2
+          : command.pointee.progressedAt + configuration.ioDeadlineNs
         if deadline > now {
           next = min(next, deadline)
         } else if isReceiving(index), deadline + Self.drainNs > now {
@@ -239,7 +245,7 @@ extension Shard {
           break
         } else if command.pointee.diskCount > 0 || command.pointee.awaitsRange || command.pointee.awaitsFile {
           giveUp(index, connection)
-        } else if waitsBehindLost(index) {
+        } else if waitsForMemory(index) {
           finish(index, .busy)
         } else if command.pointee.outstandingR2T > 0 || command.pointee.expectsUnsolicited {
           events.add(.dataDeadline)
@@ -254,11 +260,8 @@ extension Shard {
     if next != .max { scheduleTick(at: next) }
   }
 
-  /// Whether a command waits for memory of which its disk keeps some and gives none back.
-  private func waitsBehindLost(_ index: Int) -> Bool {
-    guard let port = commands[index].pointee.unitPort?.takeUnretainedValue(), port.quarantined > 0 else { return false }
-    return !isMoving(index) && hasPiece(index) { $0.state == .waiting }
-  }
+  /// Whether a command only waits for memory, which a disk that hangs or an initiator that takes little may keep.
+  private func waitsForMemory(_ index: Int) -> Bool { !isMoving(index) && hasPiece(index) { $0.state == .waiting } }
 
   /// A disk that hangs has many of them at once: one line in a while.
   private func warnOfDeadline(_ index: Int) {

@@ -292,6 +292,9 @@ final class SessionTable: Sendable {
     }
   }
 
+  /// The target has been reset: whoever comes learns of that, also who was not there.
+  func forgetNexuses() { state.withLock { $0.known = [] } }
+
   func release(tsih: UInt16) {
     state.withLock { state in
       guard let entry = state.entries.removeValue(forKey: tsih) else { return }
