@@ -161,8 +161,10 @@ enum TOMLWord {
     else { return false }
     let isLeap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
     let days = [31, isLeap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1]
+    // What is no date is left as it is: else a time might follow right behind it.
+    guard (1...days).contains(day) else { return false }
     rest = date
-    return (1...days).contains(day)
+    return true
   }
 
   /// The second may be a leap second, and have a fraction of any length.
