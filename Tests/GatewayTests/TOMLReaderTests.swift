@@ -131,6 +131,8 @@ struct TOMLReaderTests {
       ("a = {b = 1}\n\na.c.d = 2", 3, "'a' of line 1 cannot be extended here"),
       ("\n[a]\n[b]\n[a]\n", 4, "'a' is there already, on line 2"),
       ("a = 1\n[a.b]", 2, "'a' of line 1 cannot be extended here"),
+      ("[a.b]\n[a]\n[a]", 3, "'a' is there already, on line 2"),
+      ("[a.b.c]\n[a]\nb.d = 1\n[a.b]", 4, "'a.b' is there already, on line 3"),
       ("'a\\nb' = 1\n\"a\\\\nb\" = 2", 2, "'a\\nb' is there already, on line 1"),
       ("\"a\\nb\" = 1\n\"a\\nb\" = 2", 2, "'a\\nb' is there already, on line 1"),
       ("a = {b = 1,\nc = 2}", 1, "the line ends too early: in a table in braces, a key follows, on the same line"),

@@ -21,7 +21,7 @@ public struct TOMLDocument: Sendable {
   struct Node: Sendable {
     var kind: Kind
     var depth: UInt8
-    /// Where it is mentioned first.
+    /// Where it is mentioned first; of a table that headers only passed through, where it is defined after that.
     var line: Int
     var scalar: SettingsValue?
     /// Of a table.
@@ -76,7 +76,7 @@ extension TOMLDocument {
       }
       switch nodes[child].kind {
       case .dottedTable: break
-      case .impliedTable: nodes[child].kind = .dottedTable
+      case .impliedTable: (nodes[child].kind, nodes[child].line) = (.dottedTable, line)
       default:
         throw .notTOML(line, "\(Self.quote(names[...count])) of line \(nodes[child].line) cannot be extended here")
       }
@@ -93,7 +93,7 @@ extension TOMLDocument {
     guard let name = names.last else { return parent }
     guard let index = nodes[parent].names[name] else { return try add(name, to: parent, .table, line) }
     guard nodes[index].kind == .impliedTable else { throw Self.twice(names[...], nodes[index].line, line) }
-    nodes[index].kind = .table
+    (nodes[index].kind, nodes[index].line) = (.table, line)
     return index
   }
 
