@@ -114,15 +114,15 @@ struct TOMLReaderTests {
       ("[target", 1, "the file ends too early: a table's name ends with ] as in [limits]"),
       (
         "a = [1,\n0x7f, }\n", 2,
-        "'}' does not belong here: a value is a text in quotes, a number, true, false, a list or a table"
+        "a character does not belong here: a value is a text in quotes, a number, true, false, a list or a table"
       ),
-      ("a = [\n1\n\nb = 2\n", 4, "'b' does not belong here: in a list, a value is followed by a comma or ]"),
+      ("a = [\n1\n\nb = 2\n", 4, "a character does not belong here: in a list, a value is followed by a comma or ]"),
       ("\na = [\n1,\n\n", 2, "the list that begins here has no ] at its end"),
       ("\na = '''\n\nb = 1\n\n", 2, "the text that begins here has no ''' at its end"),
       ("a = 1\nb = \"c\nd = 1", 2, "a text has no \" at its end"), ("b = 'c", 1, "a text has no ' at its end"),
       (
         "a = \"\"\"\n\n\\q\"\"\"", 3,
-        "'q' does not belong here: after \\ comes one of b t n f r u U \" \\; a text in 'single quotes' has no escapes"
+        "a character does not belong here: after \\ comes one of b t n f r u U \" \\; a text in 'single quotes' has no escapes"
       ),
       ("a = \"\\uD800\"", 1, "an escape is of no Unicode character"),
       ("a = \"\\Uab\"", 1, "\\U is followed by 8 hexadecimal digits"),
@@ -150,7 +150,13 @@ struct TOMLReaderTests {
         "é = 1", 1,
         "U+00E9 does not belong here: a line has a key, as in key = \"value\", a table's name, as in [limits], or a # comment"
       ),
-      ("a = 'b' 😀", 1, "U+1F600 does not belong here: a statement has to end with its line"),
+      ("a = 'b' 😀", 1, "a character does not belong here: a statement has to end with its line"),
+      ("[a] 😀", 1, "U+1F600 does not belong here: a statement has to end with its line"),
+      ("[a] b", 1, "'b' does not belong here: a statement has to end with its line"),
+      (
+        "a = “b”", 1,
+        "U+201C does not belong here: a value is a text in quotes, a number, true, false, a list or a table"
+      ),
       (
         "a = '\u{7}'", 1,
         "U+0007 does not belong here: in a text, control characters are written as escapes, as in \"\\u001B\""
@@ -312,6 +318,20 @@ struct TOMLReaderTests {
   func secrets(text: String) throws {
     let message = try #require(Self.problem("[access.chap]\n\(text)")).message
     #expect(!message.contains("SECRET"))
+  }
+
+  @Test(
+    "Of a value no message has as much as one character",
+    arguments: [
+      "secret = ~", "secret = \"a\"~", "secret = 'a'~b'", "secret = \"a\\~\"", "secret = [~]", "secret = [\"a\"~]",
+      "secret = {~}", "secret = {a~}", "secret = {a = 1~}", "secret = 1 ~", "secret = [\n'a', ~", "a = 1\nsecret = a ~",
+    ])
+  func secretCharacters(text: String) throws {
+    for character in ["~", "q", "Q", "7", "é", "😀"] {
+      let whole = text.replacing("~", with: character)
+      guard let message = Self.problem(whole)?.message else { continue }
+      #expect(!message.contains("'\(character)'") && !message.contains("U+"), "\(whole)")
+    }
   }
 
   @Test("The file of all settings is good as it is, and with every key set")

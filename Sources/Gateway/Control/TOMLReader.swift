@@ -2,8 +2,8 @@
 public struct TOMLProblem: Error, Sendable, Equatable {
   /// From 1.
   public var line: Int
-  /// A sentence for a person. Keys and single characters of the text may be in it, a value never: it may be a secret whose
-  /// quotes were forgotten.
+  /// A sentence for a person. Keys may be in it, and single characters beside them; of a value nothing that can be read: it
+  /// may be a secret whose quotes were forgotten.
   public var message: String
 
   public init(line: Int, message: String) {
@@ -31,6 +31,8 @@ public struct TOMLReader {
   let bytes: [UInt8]
   var position = 0
   var line = 1
+  /// From a key's = to the end of its statement: what is here may be of a secret, or the rest of one.
+  private var isInValue = false
   var document = TOMLDocument()
 
   /// - Throws: The first thing that is wrong.
@@ -66,6 +68,7 @@ public struct TOMLReader {
     if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { position = 3 }
     var table = TOMLDocument.root
     while true {
+      isInValue = false
       skipBlanks()
       switch byte {
       case nil: return
@@ -103,6 +106,7 @@ public struct TOMLReader {
     let names = try key(rule)
     guard byte == UInt8(ascii: "=") else { throw unexpected("a key is followed by = and a value") }
     position += 1
+    isInValue = true
     skipBlanks()
     try value(at: document.place(for: names, in: table, line: start))
   }
@@ -189,18 +193,27 @@ public struct TOMLReader {
 
   // MARK: Problems
 
-  /// What is here is not what should be: says which character it is, and the rule.
+  /// What is here is not what should be: says which character it is, if that may be told, and the rule.
   func unexpected(_ rule: String) -> TOMLProblem {
     guard let byte else { return .notTOML(line, "the file ends too early: \(rule)") }
     if isAtNewline { return .notTOML(line, "the line ends too early: \(rule)") }
     if byte == 0 { return zero }
-    if (0x21..<0x7F).contains(byte) {
-      return .notTOML(line, "'\(Character(Unicode.Scalar(byte)))' does not belong here: \(rule)")
-    }
-    let scalar = String(decoding: bytes[position...].prefix(4), as: UTF8.self).unicodeScalars.first?.value ?? 0
-    let digits = String(scalar, radix: 16, uppercase: true)
+    guard let scalar = String(decoding: bytes[position...].prefix(4), as: UTF8.self).unicodeScalars.first,
+      !isInValue || Self.isDeceptive(scalar)
+    else { return .notTOML(line, "a character does not belong here: \(rule)") }
+    if (0x21..<0x7F).contains(byte) { return .notTOML(line, "'\(scalar)' does not belong here: \(rule)") }
+    let digits = String(scalar.value, radix: 16, uppercase: true)
     let zeros = String(repeating: "0", count: max(0, 4 - digits.count))
     return .notTOML(line, "U+\(zeros)\(digits) does not belong here: \(rule)")
+  }
+
+  /// Whether a character cannot be seen, or is a quote that looks like the right one: who is not told of it never finds it, and
+  /// hardly a secret has it.
+  private static func isDeceptive(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.properties.generalCategory {
+    case .control, .format, .spaceSeparator, .initialPunctuation, .finalPunctuation: true
+    default: false
+    }
   }
 
   /// U+0000, as it is or as an escape.
