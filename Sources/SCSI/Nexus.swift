@@ -29,6 +29,11 @@ public struct NexusIdentity: Hashable, Sendable {
     self.relativeTargetPort = relativeTargetPort
   }
 
+  /// Whether the other is of the same initiator port, by whatever target port.
+  func isSameInitiatorPort(as other: NexusIdentity) -> Bool {
+    initiatorName == other.initiatorName && isid == other.isid
+  }
+
   /// The initiator port name, "NAME,i,0xISID" (SPC-5 §7.6.4.6).
   public var initiatorPort: String {
     let hex = String(isid, radix: 16)

@@ -46,6 +46,7 @@ struct ReservationModel {
   static let reservationsReleased: UInt16 = 0x2A04
   static let registrationsPreempted: UInt16 = 0x2A05
 
+  /// Every target port that there may be.
   static let ports: [UInt16] = [1, 2, 3, 4]
   /// How many registrations there is room for: ours to say.
   static let room = 64
@@ -55,6 +56,8 @@ struct ReservationModel {
   /// Ports of the other node of a pair. A registration through one of them counts for the initiator's reads and writes here.
   let portsElsewhere: Set<UInt16>
 
+  /// Target ports that are there now: those of RDMA come and go.
+  var ports = Self.ports
   private(set) var keys: [Path: UInt64] = [:]
   private(set) var holders: Set<Path> = []
   /// TYPE; 0: nothing is reserved.
@@ -198,7 +201,7 @@ struct ReservationModel {
     switch order.action {
     case .move:
       if let flaw = order.flaw { return flaw.outcome }
-      if !Self.ports.contains(order.port) { return Self.invalidFieldInList }
+      if !ports.contains(order.port) { return Self.invalidFieldInList }
       // One initiator port must be meant.
       guard order.names.count == 1, case .port = order.names[0] else { return Self.invalidFieldInList }
     case .register:
@@ -229,15 +232,19 @@ struct ReservationModel {
     return result
   }
 
-  private static func everywhere(_ path: Path) -> [Path] {
-    ports.map { Path(host: path.host, isid: path.isid, port: $0) }
+  /// Of the initiator port through each target port that is there.
+  private func everywhere(_ path: Path) -> Set<Path> {
+    Set(ports.map { Path(host: path.host, isid: path.isid, port: $0) } + [path])
   }
 
   /// SPC-5 tables 55 and 56. ALL_TG_PT is the same request through each target port: where there is a registration with
-  /// another key than it gives, it fails, and with it the whole.
+  /// another key than it gives, it fails, and with it the whole. A target port that is gone is one of these as far as there
+  /// are registrations through it.
   private mutating func register(_ order: ReserveOrder, _ sender: Path) -> Outcome {
     let mine = keys[sender]
-    let own = order.allTargetPorts ? Self.everywhere(sender) : [sender]
+    let own =
+      order.allTargetPorts
+      ? everywhere(sender).union(keys.keys.filter(sender.isSameInitiatorPort)) : [sender]
     if order.action == .register {
       if (mine ?? 0) != order.key { return .conflict }
       for path in own { if let key = keys[path], key != order.key { return .conflict } }
@@ -255,10 +262,10 @@ struct ReservationModel {
       var arriving = own
       if order.specifiesPorts {
         for path in named(order, sender) ?? [] {
-          let all = order.allTargetPorts ? Self.everywhere(path) : [path]
+          let all = order.allTargetPorts ? everywhere(path) : [path]
           // One that is registered is not registered by another: no registration is made then.
           for path in all where keys[path] != nil { return Self.invalidFieldInList }
-          arriving += all
+          arriving.formUnion(all)
         }
       }
       if Set(keys.keys).union(arriving).count > Self.room { return .refused(0x5504) }

@@ -127,7 +127,7 @@ final class ReservationRig {
   }
 
   let registry = NexusRegistry()
-  private let server: DeviceServer
+  private var server: DeviceServer
   /// The pair's other node: in standby, with a logical unit of the same disk that knows nothing.
   private let standby: DeviceServer
   private let standbyMap: LogicalUnitMap
@@ -150,10 +150,7 @@ final class ReservationRig {
   ///   - remote: who is logged in at the other node of a pair, by ports 3 and 4; with any, those are the other node's.
   ///   - universe: who may be registered.
   init(sessions: [Path], remote: [Path], universe: [Path]) throws {
-    let groups: [TargetPortGroups.Group] = [
-      .init(id: 1, relativeTargetPorts: [1, 2]),
-      .init(id: 2, state: remote.isEmpty ? .activeOptimized : .standby, relativeTargetPorts: [3, 4]),
-    ]
+    let groups = Self.groups(ReservationModel.ports, isPair: !remote.isEmpty)
     server = DeviceServer(
       deviceName: "iqn.2026-01.org.example:gw", registry: registry,
       portGroups: TargetPortGroups(groups, own: remote.isEmpty ? nil : [1]))
@@ -178,6 +175,16 @@ final class ReservationRig {
     ports = Dictionary(universe.map { ($0.transportID, $0) }, uniquingKeysWith: { first, _ in first })
     registry.elsewhere.withLock { [absentees] in $0 = { notices, _ in absentees.notices.withLock { $0 += notices } } }
   }
+
+  private static func groups(_ ports: [UInt16], isPair: Bool) -> [TargetPortGroups.Group] {
+    [
+      .init(id: 1, relativeTargetPorts: ports.filter { $0 < 3 }),
+      .init(id: 2, state: isPair ? .standby : .activeOptimized, relativeTargetPorts: ports.filter { $0 >= 3 }),
+    ]
+  }
+
+  /// Of a gateway without another node.
+  func setPorts(_ ports: [UInt16]) { server = server.with(TargetPortGroups(Self.groups(ports, isPair: false))) }
 
   private static func makeUnit(
     _ registry: NexusRegistry, _ record: [UInt8]?, _ afterTakeover: Bool

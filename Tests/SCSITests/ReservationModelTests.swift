@@ -21,6 +21,8 @@ struct ReservationWalk: CustomTestStringConvertible, Sendable {
   var sparing = 70
   /// In percent: how often APTPL is set.
   var lasting = 50
+  /// Target ports come and go.
+  var changesPorts = false
 
   var testDescription: String { name }
 
@@ -46,7 +48,7 @@ struct ReservationWalk: CustomTestStringConvertible, Sendable {
     name: "one node", hosts: 3, isids: 2,
     sessions: [
       path(0, 1, 1), path(0, 1, 2), path(0, 2, 1), path(1, 1, 1), path(1, 2, 3), path(2, 1, 2), path(2, 1, 4),
-    ])
+    ], changesPorts: true)
   /// So few that the last registrant goes now and then.
   static let few = ReservationWalk(
     name: "few", hosts: 2, isids: 1, sessions: [path(0, 1, 1), path(0, 1, 2), path(1, 1, 1)], many: 0, sparing: 50)
@@ -195,6 +197,7 @@ struct ReservationModelTests {
       case 7: try power()
       case 8: try takeover()
       case 9, 10: try order(isWritten: false)
+      case 11 where walk.changesPorts: changePorts()
       default: try order(isWritten: true)
       }
       try compare()
@@ -226,6 +229,12 @@ struct ReservationModelTests {
       seen.insert(story)
       model.takeOver()
       try rig.takeOver(inPlace: inPlace)
+    }
+
+    private mutating func changePorts() {
+      model.ports = Model.ports.filter { $0 == 1 || random.chance(75) }
+      story = "the target ports are \(model.ports)"
+      rig.setPorts(model.ports)
     }
 
     private mutating func order(isWritten: Bool) throws {
@@ -307,7 +316,7 @@ struct ReservationModelTests {
         return
       }
       // Who is not registered yet, but for some.
-      let ports = order.allTargetPorts ? Model.ports : [sender.port]
+      let ports = order.allTargetPorts ? model.ports : [sender.port]
       let known = model.keys.keys.filter { ports.contains($0.port) }
       let unknown = universe.filter { path in
         path.port == sender.port && path != sender && !known.contains(where: path.isSameInitiatorPort)

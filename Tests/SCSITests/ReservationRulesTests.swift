@@ -318,6 +318,20 @@ struct ReservationRulesTests {
     #expect(!registrar.state.isRegistered(a) && !registrar.state.isRegistered(a2))
   }
 
+  @Test("ALL_TG_PT reaches a registration through a target port that is gone since, of this initiator port alone")
+  func goneTargetPort() {
+    let gone = Registrar.nexus("a", port: 4)
+    var registrar = Registrar()
+    registrar.register(b, 1)
+    registrar.register(gone, 1)
+    #expect(registrar.apply(.all(.register, serviceKey: 5), from: a) == .conflict, "another key is there")
+    #expect(registrar.apply(.all(.registerAndIgnoreExistingKey, serviceKey: 5), from: a) == .good)
+    #expect(registrar.state.key(of: gone) == 5 && registrar.state.key(of: b) == 1)
+    registrar.reserve(a, 5, .exclusiveAccessAllRegistrants)
+    #expect(registrar.apply(.all(.register, key: 5, serviceKey: 0), from: a) == .good)
+    #expect(registrar.state.registrants.map(\.nexus) == [b])
+  }
+
   @Test("SPEC_I_PT with SERVICE ACTION RESERVATION KEY 0 unregisters nobody (SPC-5 table 55)")
   func specifiedUnregistersNobody() {
     var registrar = three()

@@ -24,7 +24,14 @@ extension PersistentReservations {
     // REGISTER wants the registered key, or 0 on a nexus that has none; the other takes any (SPC-5 tables 55 and 56).
     if action.service == .register, action.key != existing ?? 0 { return .conflict }
     // ALL_TG_PT is the same request through each target port (SPC-5 §6.17.3): a registration there needs its key too.
-    let own = Self.across(ports: action.allTargetPorts, [nexus])
+    // A target port may be gone since, as RDMA's come and go: what was registered through it is of the same initiator port,
+    // and nobody comes by that target port to unregister.
+    var own = Self.across(ports: action.allTargetPorts, [nexus])
+    if !action.allTargetPorts.isEmpty {
+      for registrant in registrants where registrant.nexus.isSameInitiatorPort(as: nexus) {
+        if !own.contains(registrant.nexus) { own.append(registrant.nexus) }
+      }
+    }
     if action.service == .register, own.contains(where: { key(of: $0) ?? action.key != action.key }) {
       return .conflict
     }
@@ -173,7 +180,7 @@ extension PersistentReservations {
     guard !reservation.kind.isAllRegistrants, isHolder(nexus) else { return .conflict }
     // Another initiator port, not the same by another target port.
     guard let destination = action.destination,
-      (destination.initiatorName, destination.isid) != (nexus.initiatorName, nexus.isid)
+      !destination.isSameInitiatorPort(as: nexus)
     else {
       return .refused(.invalidFieldInParameterList(byte: 24))
     }
