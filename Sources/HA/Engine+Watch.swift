@@ -217,6 +217,10 @@ extension Engine {
     let beat = found.beat.flatMap { $0.node == me.node ? nil : $0 }
     let owner = found.owner.flatMap { $0.node == me.node ? nil : $0 }
     let hasMoved = beat != nil && beat != disks[index].seenBeat || owner != nil && owner != disks[index].seenOwner
+    // Of a node whose role nobody knows, for it is not heard, or does not hear this one, so that it may be a recording: who
+    // beats on has the disks for more than a moment.
+    let unheardSince = peer.map { $0.isProven ? $0.heardAt + PairTimers.suspicion : 0 } ?? 0
+    if beat != nil, beat != disks[index].seenBeat, disks[index].lookedAt > unheardSince { hasSeenService = true }
     if hasMoved {
       disks[index].noteMove(now)
       disks[index].quietSince = nil

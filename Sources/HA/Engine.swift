@@ -85,6 +85,9 @@ public struct Engine: Sendable {
   var hasOthers = false
   /// Another node was heard that served: this one listens before it takes anything, whatever the labels say.
   var hasHeardActive = false
+  /// A node of the pair has served shared disks while this program ran, or so says one that saw it: to initiators no power was
+  /// lost. To take disks, or to have them, is not to serve: what a loss of power has ended is not taken back before that.
+  public internal(set) var hasSeenService = false
   /// It waits for a sign that it still is.
   var isUnsure = false
   /// When the last beats were sent, by sequence.
@@ -212,6 +215,7 @@ public struct Engine: Sendable {
     let shown = epoch == .none ? highest : epoch
     let cause = takeover.map { $0.isForced ? .forced : $0.cause }
     actions.append(.note(Transition(from: role, to: next, epoch: shown, reason: reason, at: now, cause: cause)))
+    if next == .active, epoch != .none { hasSeenService = true }
     guard role != next else { return }
     role = next
     forcedAt = nil
@@ -370,6 +374,7 @@ public struct Engine: Sendable {
     highest = max(highest, peer.beat.epoch)
     hasOthers = true
     if peer.isServing { hasHeardActive = true }
+    if peer.hasSeenService { hasSeenService = true }
     if peer.isServing, peer.beat.epoch > peerActiveEpoch {
       peerActiveEpoch = peer.beat.epoch
       countTakeover(now)
@@ -413,6 +418,7 @@ public struct Engine: Sendable {
       if isReachable { flags.insert(.reachable) }
       if heldByOperator { flags.insert(.held) }
       if now < asksUntil { flags.insert(.asksForHandover) }
+      if hasSeenService { flags.insert(.hasSeenService) }
       let heard = peer.flatMap { now < $0.heardAt + PairTimers.silence ? $0.beat : nil }
       let hasWon = isHolding || takeover?.hasWon == true
       actions.append(

@@ -34,6 +34,8 @@ public struct Heartbeat: Equatable, Sendable {
     public static let held = Flags(rawValue: 1 << 3)
     /// The passive asks the active to hand over (a planned switchover, asked for at the passive node).
     public static let asksForHandover = Flags(rawValue: 1 << 4)
+    /// It has seen service (`Engine.hasSeenService`): so a node that was started since knows that no power was lost.
+    public static let hasSeenService = Flags(rawValue: 1 << 5)
   }
 
   public init(

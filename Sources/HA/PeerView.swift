@@ -98,6 +98,14 @@ struct PeerView: Sendable {
     }
   }
 
+  /// It serves shared disks, or knows that some node has since it was started. Not by a recording: that is of a time before the
+  /// power was lost.
+  var hasSeenService: Bool {
+    guard isProven else { return false }
+    let serves = beat.epoch != .none && (beat.role == .active || beat.role == .draining)
+    return serves || beat.flags.contains(.hasSeenService)
+  }
+
   /// It has the disks, or a majority of the arbiters.
   func hasWon(over epoch: Epoch) -> Bool { isServing && beat.epoch > epoch }
 }

@@ -30,25 +30,6 @@ struct PairHistoryTests {
     #expect(history.lastTakeover == expected)
   }
 
-  @Test("What the pair served before outlives a takeover that needs several attempts, and a start has seen nothing")
-  func service() {
-    var history = PairHistory()
-    history.note(change(.observing, .fencing, at: 1 * second, cause: .nobody))
-    history.note(change(.fencing, .observing, at: 2 * second))
-    history.note(change(.observing, .fencing, at: 3 * second, cause: .nobody))
-    history.note(change(.fencing, .recovering, at: 4 * second, cause: .nobody))
-    #expect(!history.hasSeenService, "both nodes may have lost power")
-    history.note(change(.recovering, .active, at: 5 * second, cause: .nobody))
-    #expect(history.hasSeenService)
-    history = PairHistory()
-    history.note(change(.observing, .passive, at: 1 * second))
-    history.note(change(.passive, .suspecting, at: 2 * second))
-    history.note(change(.suspecting, .fencing, at: 3 * second, cause: .silent))
-    history.note(change(.fencing, .observing, at: 4 * second))
-    history.note(change(.observing, .fencing, at: 5 * second, cause: .nobody))
-    #expect(history.hasSeenService, "the other node was active")
-  }
-
   @Test("A race that was lost does not end the doubt; to hear the active does")
   func doubt() {
     var history = PairHistory()

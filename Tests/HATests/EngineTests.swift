@@ -117,6 +117,68 @@ struct EngineTests {
     #expect(causes.map(\.cause) == [nil, .alone, .alone, .alone])
   }
 
+  // MARK: Whether anybody has served
+
+  @Test("Who serves its own disks alone has seen no service, who serves a shared one has, and says so in its beats")
+  func ownService() {
+    var engine = engine()
+    _ = engine.step(.disks([]), at: second)
+    #expect(engine.role == .active && !engine.hasSeenService)
+    var found = blank([])
+    engine = active(&found)
+    #expect(engine.hasSeenService)
+    let actions = engine.step(.tick, at: second + PairTimers.beat)
+    let beats = actions.compactMap { if case .send(let beat) = $0 { beat } else { nil } }
+    #expect(beats.count == 1 && beats.allSatisfy { $0.flags.contains(.hasSeenService) })
+  }
+
+  @Test("Of another node it counts that it serves or has seen service, said after this start; not that it takes a disk")
+  func otherService() {
+    func hasSeen(_ beat: Heartbeat) -> Bool {
+      var engine = engine()
+      _ = engine.step(.disks([shared([own, other])]), at: second)
+      _ = engine.step(.received(beat, link: link), at: second + 1)
+      return engine.hasSeenService
+    }
+    #expect(hasSeen(beat(1, .active, epoch: 2)) && hasSeen(beat(1, .draining, epoch: 2)))
+    #expect(!hasSeen(beat(1, .active)), "with disks of its own")
+    #expect(!hasSeen(beat(1, .fencing, epoch: 2)) && !hasSeen(beat(1, .recovering, epoch: 2)))
+    #expect(!hasSeen(beat(1, .passive)) && hasSeen(beat(1, .passive, flags: [.hasSeenService])))
+    #expect(!hasSeen(beat(1, .active, epoch: 2, heard: 0)), "it may have been recorded")
+  }
+
+  @Test("A disk's beat counts as service if it moves while the node that writes it is not heard")
+  func serviceByDisk() {
+    /// - Parameter beat: the disk's, so many milliseconds after the start, which is also when the other node is heard.
+    func hasSeen(heard role: Role? = nil, naming boot: UInt64 = 7, beat sequence: (UInt64) -> UInt64) -> Bool {
+      var engine = engine()
+      var found = blank([own, other])
+      var now = second
+      var actions = engine.step(.disks([shared([own, other])]), at: now)
+      if let role { actions += engine.step(.received(beat(1, role, epoch: 2, heard: boot), link: link), at: now) }
+      // No longer than before an attempt to take over.
+      while now < second + PairTimers.silence {
+        while let (number, what) = order(actions) {
+          #expect(what == .survey)
+          found.beat = DiskBeat(
+            epoch: Epoch(2), node: other, bootID: 9, sequence: sequence((now - second) / 1_000_000),
+            offersHandover: false)
+          actions = engine.step(.answer(disk, order: number, .surveyed(found)), at: now)
+        }
+        now = max(now + 1, engine.deadline ?? now)
+        actions = engine.step(.tick, at: now)
+      }
+      return engine.hasSeenService
+    }
+    #expect(!hasSeen { _ in 1 }, "it may be from before")
+    #expect(hasSeen { 1 + $0 / 200 })
+    #expect(hasSeen(heard: .recovering) { 1 + $0 / 50 })
+    // Written before it fell silent: by a node that had the disks, and did not come to serve.
+    #expect(!hasSeen(heard: .recovering) { 1 + min($0, 250) / 50 })
+    // It does not hear this node.
+    #expect(hasSeen(heard: .active, naming: 0) { 1 + min($0, 250) / 50 })
+  }
+
   @Test("A disk with somebody else's reservation is neither preempted nor served")
   func foreignDisk() {
     var engine = engine()

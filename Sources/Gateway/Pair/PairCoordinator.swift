@@ -12,7 +12,7 @@ final class PairCoordinator: Sendable {
   struct Parts: Sendable {
     var send: @Sendable (Heartbeat) -> Void
     var disk: @Sendable (DiskID, UInt64, DiskOrder, Instant) -> Void
-    /// The second parameter: the peer was active until now.
+    /// The second parameter: a node of the pair had served when this takeover began, so no power was lost.
     var target: @Sendable (TargetOrder, Bool) -> Void
     var addresses: @Sendable (AddressOrder) -> Void
     var watchdog: @Sendable (WatchdogOrder) -> Void
@@ -27,7 +27,7 @@ final class PairCoordinator: Sendable {
   private struct State {
     var engine: Engine
     var events: [Event] = []
-    /// The pair had served when this node began to take over.
+    /// A node of the pair had served when this one began to take over.
     var followsPeer = false
     var history = PairHistory()
     var isStopped = false
@@ -103,12 +103,15 @@ final class PairCoordinator: Sendable {
       state.events = []
       if let deadline = state.engine.deadline, deadline <= now { events.append(.tick) }
       var actions: [Action] = []
-      for event in events { actions += state.engine.step(event, at: now) }
       var notes: [(Transition, String)] = []
-      for case .note(let transition) in actions {
-        // From here on, whatever follows of this takeover.
-        if transition.to == .fencing { state.followsPeer = state.history.hasSeenService }
-        notes.append((transition, state.history.note(transition)))
+      for event in events {
+        let new = state.engine.step(event, at: now)
+        for case .note(let transition) in new {
+          // From here on, whatever follows of this takeover: what it serves itself says nothing of disks that come late.
+          if transition.to == .fencing { state.followsPeer = state.engine.hasSeenService }
+          notes.append((transition, state.history.note(transition)))
+        }
+        actions += new
       }
       return (actions, state.followsPeer, state.engine.status(at: now), notes)
     }

@@ -20,9 +20,6 @@ struct PairHistory: Sendable {
   private(set) var fenced: UInt64 = 0
   private(set) var handedOver: UInt64 = 0
   private var doubtSince: Instant?
-  /// A node of the pair has served while this program ran: to initiators no power was lost, so reservations stay, however many
-  /// attempts a takeover needs.
-  private(set) var hasSeenService = false
 
   /// Takes the next transition.
   ///
@@ -33,7 +30,6 @@ struct PairHistory: Sendable {
     transitions.append(transition)
     if transitions.count > Self.transitionsMax { transitions.removeFirst() }
     let (from, to) = (transition.from, transition.to)
-    if to == .passive || to == .active { hasSeenService = true }
     let text = "pair: \(from == to ? "\(to)" : "\(from) -> \(to)"), epoch \(transition.epoch): \(transition.reason)"
     guard from != to else { return text }
     count(transition)

@@ -69,7 +69,7 @@ final class PairTarget: Sendable {
   var problems: [DiskID: String] { state.withLock { $0.problems } }
 
   /// - Parameters:
-  ///   - afterTakeover: the peer was active until now, so reservations stay that do not survive a loss of power.
+  ///   - afterTakeover: a node of the pair had served before, so reservations stay that do not survive a loss of power.
   ///   - report: takes what follows, on the target's thread.
   func perform(_ order: TargetOrder, afterTakeover: Bool, report: @escaping @Sendable (Event) -> Void) {
     switch order {
