@@ -160,6 +160,21 @@ struct PairTargetTests {
     #expect(bench.reading.withLock { $0.begun } == 1)
   }
 
+  @Test("A disk that goes and comes is read again, though it may have the place in memory of what it was")
+  func comesAgain() throws {
+    let bench = Bench()
+    let disk = try #require(try bench.add(0).label?.disk)
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    for _ in 0..<20 {
+      bench.exports.withLock { $0 = [] }
+      bench.target.exportsChanged()
+      let other = try bench.add(0)
+      bench.perform(.admit(Epoch(1), disk: disk))
+      #expect(bench.isAnswered(other))
+    }
+    #expect(bench.reading.withLock { $0.begun } == 21)
+  }
+
   @Test("A disk whose records cannot be read is tried again each second")
   func failedReading() throws {
     let bench = Bench()

@@ -9,7 +9,8 @@ import Wire
 /// disk by one thread at a time.
 final class PairDiskOrders: Sendable {
   private struct Cells: Sendable {
-    var export: ObjectIdentifier
+    /// Its serial.
+    var export: UInt64
     /// Of the label by which they were made: the area of a disk that has grown is at another place.
     var diskBytes: UInt64
     var owner: RecordCell
@@ -18,7 +19,7 @@ final class PairDiskOrders: Sendable {
     var leases: [RecordCell]
 
     init(_ export: Export, _ label: Label) {
-      self.export = ObjectIdentifier(export)
+      self.export = export.serial
       diskBytes = label.diskBytes
       owner = RecordCell(.owner, on: export.disk, label: label)
       beat = RecordCell(.beat, on: export.disk, label: label)
@@ -251,7 +252,7 @@ final class PairDiskOrders: Sendable {
     _ export: Export, _ label: Label, _ body: (inout Cells) throws(FenceFailure) -> Void
   ) throws(FenceFailure) {
     var own = cells.withLock { cells -> Cells in
-      if let known = cells[label.disk], known.export == ObjectIdentifier(export), known.diskBytes == label.diskBytes {
+      if let known = cells[label.disk], known.export == export.serial, known.diskBytes == label.diskBytes {
         return known
       }
       return Cells(export, label)
@@ -263,8 +264,8 @@ final class PairDiskOrders: Sendable {
 
   /// Disks have come or gone.
   func exportsChanged() {
-    let names = Set(exports().map(ObjectIdentifier.init))
-    cells.withLock { cells in cells = cells.filter { names.contains($0.value.export) } }
+    let serials = Set(exports().map(\.serial))
+    cells.withLock { cells in cells = cells.filter { serials.contains($0.value.export) } }
     let disks = Set(exports().compactMap { $0.label?.disk })
     relabelled.withLock { $0.formIntersection(disks) }
     leased.withLock { leased in leased = leased.filter { disks.contains($0.key) } }

@@ -9,14 +9,14 @@ import Synchronization
 /// carried out one after another on a thread of their own, for they may take as long as a disk does.
 final class PairTarget: Sendable {
   private struct State {
-    /// In this epoch these exports have been read again: a disk that goes and comes is another export.
-    var recovered: (epoch: Epoch, exports: Set<ObjectIdentifier>) = (.none, [])
+    /// In this epoch these exports have been read again, by serial: a disk that goes and comes is another export.
+    var recovered: (epoch: Epoch, exports: Set<UInt64>) = (.none, [])
     /// Those that could not be, when it was tried last.
-    var failed: Set<ObjectIdentifier> = []
+    var failed: Set<UInt64> = []
     /// One at a time for each export: a second one would take back what was changed since the first.
-    var reloads: [ObjectIdentifier: Reload] = [:]
+    var reloads: [UInt64: Reload] = [:]
     /// Exports that go on as soon as they have been read, by what lets them.
-    var late: [ObjectIdentifier: Permit] = [:]
+    var late: [UInt64: Permit] = [:]
     /// Every port is in standby, so disks that come need not wait.
     var isStandby = false
     /// How often all was stopped, and each disk: what was begun before lets nothing go on after.
@@ -167,7 +167,7 @@ final class PairTarget: Sendable {
     let new = state.withLock { state -> [Export] in
       if state.recovered.epoch != epoch { state.forget(epoch) }
       return wanted.filter { export in
-        let id = ObjectIdentifier(export)
+        let id = export.serial
         guard !state.recovered.exports.contains(id) else { return false }
         state.failed.remove(id)
         let isUnderWay = state.reloads[id] != nil
@@ -177,7 +177,7 @@ final class PairTarget: Sendable {
     }
     for export in new { startThread(name: "recover") { [self] in read(export) } }
     // A disk that does not answer keeps only its own LUN waiting.
-    let ids = wanted.map(ObjectIdentifier.init)
+    let ids = wanted.map(\.serial)
     let deadline = BootClock.now + Self.patience
     while BootClock.now < deadline {
       let isDone = state.withLock { state in
@@ -201,7 +201,7 @@ final class PairTarget: Sendable {
       }
       if let late { resume([export], late, admits: true) }
       guard problem != nil else { continue }
-      for _ in 0..<50 where state.withLock({ $0.reloads[ObjectIdentifier(export)]?.isAsked == false }) {
+      for _ in 0..<50 where state.withLock({ $0.reloads[export.serial]?.isAsked == false }) {
         usleep(Self.retryMicroseconds / 50)
       }
     }
@@ -210,7 +210,7 @@ final class PairTarget: Sendable {
   /// The next attempt; nil: there is none to make. Not at a disk that was given up meanwhile: an attempt may write.
   private func begin(_ export: Export) -> Reload? {
     let isThere = exports().contains { $0 === export }
-    let id = ObjectIdentifier(export)
+    let id = export.serial
     return state.withLock { state in
       guard isThere, let reload = state.reloads[id], reload.epoch == state.recovered.epoch,
         !state.recovered.exports.contains(id), Self.isGood(reload.permit, for: export, state)
@@ -227,7 +227,7 @@ final class PairTarget: Sendable {
 
   /// What lets the unit go on, if it waited for this; and whether the problem is new.
   private func end(_ export: Export, _ reload: Reload, _ problem: String?) -> (late: Permit?, isNew: Bool) {
-    let id = ObjectIdentifier(export)
+    let id = export.serial
     return state.withLock { state in
       guard state.recovered.epoch == reload.epoch, let disk = export.label?.disk else { return (nil, false) }
       let isNew = problem != nil && state.problems[disk] != problem
@@ -254,7 +254,7 @@ final class PairTarget: Sendable {
     let wanted = exports().filter { export in export.label.map { disks.contains($0.disk) } ?? false }
     let ready = state.withLock { state in
       wanted.filter { export in
-        let id = ObjectIdentifier(export)
+        let id = export.serial
         if state.recovered.exports.contains(id) { return true }
         state.late[id] = permit
         if let disk = export.label?.disk, Self.isGood(permit, for: export, state), state.problems[disk] == nil {

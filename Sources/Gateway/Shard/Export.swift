@@ -7,6 +7,10 @@ import Wire
 
 /// A disk exported as a logical unit: what all shards share of it. Its descriptor closes when the last of them has let go.
 public final class Export: Sendable {
+  /// Tells it from every other, also from one that has gone and whose place in memory it has: a disk that goes and comes is
+  /// another export.
+  let serial: UInt64
+  private static let serials = Atomic<UInt64>(0)
   public let unit: LogicalUnit
   public let disk: Disk
   /// Bytes that initiators see, at the time it was opened.
@@ -49,6 +53,7 @@ public final class Export: Sendable {
     unit: LogicalUnit, disk: Disk, label: Label?, byteCount: UInt64, sequence: UInt64 = 0, slot: Int = 0,
     sanitize: (sequence: UInt64, slot: Int) = (0, 0), isShared: Bool = false, fence: SharedDisk.Fence = .reservations
   ) {
+    serial = Self.serials.add(1, ordering: .relaxed).newValue
     self.fence = fence
     self.unit = unit
     self.disk = disk
