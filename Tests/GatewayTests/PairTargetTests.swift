@@ -24,6 +24,8 @@ struct PairTargetTests {
       var underWay = 0
       /// At the same time.
       var most = 0
+      /// What each is to take for granted: the pair has served before.
+      var afterTakeover: [Bool] = []
     }
     let reading = Mutex(Reading())
     var target: PairTarget { made.withLock { $0! } }
@@ -34,14 +36,15 @@ struct PairTargetTests {
         self?.exports.withLock { $0 } ?? []
       } setActive: { [weak self] isActive in
         self?.isActive.withLock { $0.append(isActive) }
-      } reload: { [weak self] _, _ in
-        self?.read()
+      } reload: { [weak self] in
+        self?.read($0, $1)
       }
       made.withLock { $0 = target }
     }
 
-    private func read() -> String? {
+    private func read(_ export: Export, _ afterTakeover: Bool) -> String? {
       let (end, fails) = reading.withLock { reading in
+        reading.afterTakeover.append(afterTakeover)
         reading.begun += 1
         reading.underWay += 1
         reading.most = max(reading.most, reading.underWay)
@@ -173,6 +176,23 @@ struct PairTargetTests {
       #expect(bench.isAnswered(other))
     }
     #expect(bench.reading.withLock { $0.begun } == 21)
+  }
+
+  @Test("A disk that goes and comes while this node serves keeps what it had; in another epoch the takeover decides")
+  func keepsWhatItHad() throws {
+    let bench = Bench()
+    let disk = try #require(try bench.add(0).label?.disk)
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    bench.exports.withLock { $0 = [] }
+    _ = try bench.add(0)
+    bench.perform(.admit(Epoch(1), disk: disk))
+    #expect(bench.reading.withLock { $0.afterTakeover } == [false, true])
+    let late = try #require(try bench.add(1).label?.disk)
+    bench.perform(.admit(Epoch(1), disk: late))
+    #expect(bench.reading.withLock { $0.afterTakeover.last } == false, "this node had never read it")
+    bench.target.perform(.serve(Epoch(2), disks: [disk]), afterTakeover: false) { _ in }
+    #expect(isSoon { bench.reading.withLock { $0.afterTakeover.count } == 4 })
+    #expect(bench.reading.withLock { $0.afterTakeover.last } == false)
   }
 
   @Test("A disk whose records cannot be read is tried again each second")

@@ -11,6 +11,8 @@ final class PairTarget: Sendable {
   private struct State {
     /// In this epoch these exports have been read again, by serial: a disk that goes and comes is another export.
     var recovered: (epoch: Epoch, exports: Set<UInt64>) = (.none, [])
+    /// And these disks, whatever exports they were: their records are what this node has served since.
+    var own: Set<DiskID> = []
     /// Those that could not be, when it was tried last.
     var failed: Set<UInt64> = []
     /// One at a time for each export: a second one would take back what was changed since the first.
@@ -28,7 +30,7 @@ final class PairTarget: Sendable {
     /// What was read for another epoch counts no more.
     mutating func forget(_ epoch: Epoch) {
       recovered = (epoch, [])
-      (failed, late, problems) = ([], [:], [:])
+      (own, failed, late, problems) = ([], [], [:], [:])
     }
   }
 
@@ -171,7 +173,9 @@ final class PairTarget: Sendable {
         guard !state.recovered.exports.contains(id) else { return false }
         state.failed.remove(id)
         let isUnderWay = state.reloads[id] != nil
-        state.reloads[id] = Reload(epoch: epoch, afterTakeover: afterTakeover, permit: permit)
+        // In one epoch nobody else serves a disk: one that comes again has lost nothing, whatever came before the epoch.
+        let isOwn = export.label.map { state.own.contains($0.disk) } ?? false
+        state.reloads[id] = Reload(epoch: epoch, afterTakeover: afterTakeover || isOwn, permit: permit)
         return !isUnderWay
       }
     }
@@ -237,6 +241,7 @@ final class PairTarget: Sendable {
         return (nil, isNew)
       }
       state.recovered.exports.insert(id)
+      state.own.insert(disk)
       return (state.late.removeValue(forKey: id), false)
     }
   }
