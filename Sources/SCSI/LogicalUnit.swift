@@ -77,7 +77,8 @@ public final class LogicalUnit: Sendable {
   }
 
   /// Another node has had the disk: takes what is written there in place of what this one knew, and forgets what belonged
-  /// to sessions of that time (SPC-2 reservation, prevention of removal).
+  /// to sessions of that time (SPC-2 reservation, prevention of removal). If reservations are dropped with it, every nexus
+  /// that is here learns of a power on: to this logical unit it was one.
   /// - Parameters:
   ///   - record: as for `init`.
   ///   - afterTakeover: as for `init`.
@@ -86,13 +87,16 @@ public final class LogicalUnit: Sendable {
     reservations record: [UInt8]?, afterTakeover: Bool, blocks: UInt64
   ) throws(ReservationRecordError) {
     let reservations = try PersistentReservations(onRecord: record, afterTakeover: afterTakeover)
+    let written = try PersistentReservations(onRecord: record, afterTakeover: true)
     capacity.store(blocks, ordering: .relaxed)
-    change { state in
+    let hadHolder = change { state in
+      defer { state.legacyHolder = nil }
       state.persistent = reservations
       state.openChange = nil
-      state.legacyHolder = nil
       state.preventers = []
+      return state.legacyHolder != nil
     }
+    if hadHolder || written.registrants != reservations.registrants { registry.raiseForAll(.powerOn, lun: number) }
   }
 
   // MARK: - Persistent reservations

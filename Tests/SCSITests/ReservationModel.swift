@@ -101,9 +101,11 @@ struct ReservationModel {
     type = 0
   }
 
-  /// The peer's node goes on with the disk: no power was lost as far as initiators see.
-  mutating func takeOver() {
+  /// The peer's node goes on with the disk: no power was lost as far as initiators see, but for an SPC-2 reservation.
+  /// - Parameter inPlace: sessions have seen the logical unit before.
+  mutating func takeOver(inPlace: Bool) {
     begin()
+    if legacyHolder != nil, inPlace { for path in sessions { attentions[path] = [0x2900] } }
     legacyHolder = nil
   }
 

@@ -227,7 +227,7 @@ struct ReservationModelTests {
       let inPlace = random.chance(50)
       story = "takeover"
       seen.insert(story)
-      model.takeOver()
+      model.takeOver(inPlace: inPlace)
       try rig.takeOver(inPlace: inPlace)
     }
 

@@ -110,4 +110,23 @@ struct ReservationRecordTests {
     try bench.unit.adopt(reservations: record, afterTakeover: false, blocks: 8)
     #expect(bench.unit.reservations.generation == 0)
   }
+
+  @Test("Who is there when registrations are dropped is told of a power on, of that logical unit; else nobody is")
+  func told() throws {
+    var registrar = Registrar()
+    registrar.register(Registrar.nexus("iqn.a"), 1)
+    let (lost, kept) = (registrar.state.encodeRecord(), sample().encodeRecord())
+    let bench = try Bench()
+    for (record, afterTakeover) in [(lost, true), (kept, false), (kept, true), (nil, false)] as [([UInt8]?, Bool)] {
+      try bench.unit.adopt(reservations: record, afterTakeover: afterTakeover, blocks: 8)
+      #expect(bench.a.take(lun: 0) == nil)
+    }
+    try bench.unit.adopt(reservations: lost, afterTakeover: false, blocks: 8)
+    #expect(bench.a.take(lun: 0) == .powerOn && bench.b.take(lun: 0) == .powerOn && bench.a.take(lun: 1) == nil)
+    // An SPC-2 reservation is nobody's any more, whatever the record says.
+    try bench.unit.adopt(reservations: nil, afterTakeover: true, blocks: 8)
+    #expect(Answer(bench.send([0x16, 0, 0, 0, 0, 0])) == .good)
+    try bench.unit.adopt(reservations: nil, afterTakeover: true, blocks: 8)
+    #expect(bench.b.take(lun: 0) == .powerOn && bench.a.take(lun: 0) == .powerOn)
+  }
 }
