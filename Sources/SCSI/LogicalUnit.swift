@@ -92,11 +92,25 @@ public final class LogicalUnit: Sendable {
     let hadHolder = change { state in
       defer { state.legacyHolder = nil }
       state.persistent = reservations
+      state.isTableElsewhere = false
       state.openChange = nil
       state.preventers = []
       return state.legacyHolder != nil
     }
     if hadHolder || written.registrants != reservations.registrants { registry.raiseForAll(.powerOn, lun: number) }
+  }
+
+  /// Another node has the disk from now on, and the table of reservations: what this one knew of it may be over. So nothing is
+  /// judged by it, and what must be known is asked there (`Disposition.forward`).
+  public func forgetReservations() {
+    let hadHolder = change { state in
+      defer { state.legacyHolder = nil }
+      state.persistent = PersistentReservations()
+      state.isTableElsewhere = true
+      return state.legacyHolder != nil
+    }
+    // An SPC-2 reservation is of this node alone.
+    if hadHolder { registry.raiseForAll(.powerOn, lun: number) }
   }
 
   // MARK: - Persistent reservations
@@ -126,7 +140,8 @@ public final class LogicalUnit: Sendable {
     let isOurs = self.change { state in
       guard state.openChange == change.serial else { return false }
       state.openChange = nil
-      state.persistent = change.effects.next
+      // A record that got to the disk while it was this node's is in force where the disk is now.
+      if !state.isTableElsewhere { state.persistent = change.effects.next }
       return true
     }
     guard isOurs else { return CommitOutcome(status: .busy, aborts: []) }

@@ -39,6 +39,8 @@ struct LogicalUnitState: Sendable {
   var isGone = false
   var isSuspended = false
   var sanitation = Sanitation.none
+  /// Another node has the table of persistent reservations: none is known here.
+  var isTableElsewhere = false
   /// The serial of the reservation change that is being made durable.
   var openChange: UInt64?
   var changes: UInt64 = 0

@@ -26,6 +26,8 @@ struct PairTargetTests {
       var most = 0
       /// What each is to take for granted: the pair has served before.
       var afterTakeover: [Bool] = []
+      /// What is found.
+      var record: [UInt8]?
     }
     let reading = Mutex(Reading())
     var target: PairTarget { made.withLock { $0! } }
@@ -52,6 +54,8 @@ struct PairTargetTests {
         return (reading.end, reading.failures >= 0)
       }
       _ = end?.wait(milliseconds: 20_000)
+      let record = reading.withLock { $0.record }
+      try? export.unit.adopt(reservations: record, afterTakeover: true, blocks: export.unit.blocks)
       reading.withLock { $0.underWay -= 1 }
       return fails ? "it cannot be read" : nil
     }
@@ -161,6 +165,62 @@ struct PairTargetTests {
     #expect(isSoon { bench.isAnswered(export) && export.isAdmitted })
     #expect(bench.target.problems.isEmpty)
     #expect(bench.reading.withLock { $0.begun } == 1)
+  }
+
+  /// One host holds an exclusive reservation.
+  private static func record() throws -> [UInt8] {
+    let nexus = NexusIdentity(initiatorName: "iqn.2026-01.example:c", isid: 1, relativeTargetPort: 1)
+    var table = PersistentReservations()
+    for action in [
+      ReservationAction(.register, serviceKey: 5), ReservationAction(.reserve, key: 5, kind: .exclusiveAccess),
+    ] {
+      guard case .changed(let effects) = table.applying(action, from: nexus) else { throw TestFailure() }
+      table = effects.next
+    }
+    return table.encodeRecord()
+  }
+
+  private struct TestFailure: Error {}
+
+  @Test("In standby the table of reservations is the other node's: nothing is judged by what was known of it")
+  func standbyKnowsNoReservations() throws {
+    let bench = Bench()
+    let export = try bench.add(0)
+    let disk = try #require(export.label?.disk)
+    let record = try Self.record()
+    bench.reading.withLock { $0.record = record }
+    bench.perform(.serve(Epoch(1), disks: [disk]))
+    #expect(export.unit.reservations.reservation != nil)
+    bench.perform(.drain(until: BootClock.now))
+    #expect(export.unit.reservations.reservation != nil, "it may be called off")
+    bench.perform(.standby)
+    #expect(export.unit.reservations == PersistentReservations())
+    // As from a disk that is opened: with APTPL.
+    let second = try bench.add(1)
+    try second.unit.adopt(reservations: record, afterTakeover: true, blocks: 100)
+    bench.target.exportsChanged()
+    bench.perform()
+    #expect(second.unit.reservations == PersistentReservations())
+    bench.target.perform(.serve(Epoch(2), disks: [disk]), afterTakeover: true) { _ in }
+    #expect(isSoon { export.unit.reservations.reservation != nil })
+  }
+
+  @Test("What is read late leaves nothing behind in standby")
+  func lateReadingInStandby() throws {
+    let bench = Bench()
+    let export = try bench.add(0)
+    let disk = try #require(export.label?.disk)
+    let (record, end) = (try Self.record(), ReadyFlag())
+    bench.reading.withLock { ($0.record, $0.end) = (record, end) }
+    bench.target.perform(.serve(Epoch(1), disks: [disk]), afterTakeover: false) { _ in }
+    #expect(isSoon { bench.reading.withLock { $0.underWay } == 1 })
+    for order in [TargetOrder.closeWithoutAnswer, .standby] {
+      bench.target.perform(order, afterTakeover: false) { _ in }
+    }
+    #expect(isSoon { bench.isActive.withLock { $0.last } == false })
+    end.set()
+    #expect(isSoon { bench.reading.withLock { $0.underWay } == 0 && !export.isReloading })
+    #expect(isSoon { export.unit.reservations == PersistentReservations() })
   }
 
   @Test("A disk that goes and comes is read again, though it may have the place in memory of what it was")

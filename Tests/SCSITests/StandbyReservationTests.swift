@@ -47,6 +47,36 @@ struct StandbyReservationTests {
     #expect(Answer(reserve(Self.readKeys)) == .wait)
   }
 
+  @Test("Who had the table and has it no more judges by none, and says GOOD to a change that is on the disk")
+  func forgotten() throws {
+    let bench = try Bench()
+    bench.reserveOut(.registerAndIgnoreExistingKey, serviceKey: 8, from: bench.b)
+    bench.reserveOut(.reserve, key: 8, type: 3, from: bench.b)
+    #expect(Answer(bench.send([0xA3, 0x0C, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0])) == .conflict)
+    guard case .reservationChange(let change, let unit) = bench.send(Self.register, Self.list(serviceKey: 5)) else {
+      Issue.record("nothing changed")
+      return
+    }
+    bench.unit.forgetReservations()
+    #expect(unit.commit(change).status == .good)
+    #expect(bench.unit.reservations == PersistentReservations())
+    #expect(Answer(bench.send([0xA3, 0x0C, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0])) != .conflict)
+    try bench.unit.adopt(reservations: change.effects.next.encodeRecord(), afterTakeover: true, blocks: 8)
+    #expect(bench.unit.reservations == change.effects.next)
+    bench.reserveOut(.registerAndIgnoreExistingKey, serviceKey: 9, from: bench.a)
+    #expect(bench.unit.reservations.key(of: bench.a.identity) == 9)
+  }
+
+  @Test("An SPC-2 reservation that is forgotten is told of")
+  func forgottenLegacy() throws {
+    let bench = try Bench()
+    #expect(Answer(bench.send([0x16, 0, 0, 0, 0, 0])) == .good)
+    bench.unit.forgetReservations()
+    #expect(bench.a.take(lun: 0) == .powerOn && bench.b.take(lun: 0) == .powerOn)
+    bench.unit.forgetReservations()
+    #expect(bench.a.take(lun: 0) == nil)
+  }
+
   @Test("Whose registration is taken away on the other node is told of there")
   func elsewhere() throws {
     let bench = try Bench()

@@ -141,7 +141,7 @@ final class PairTarget: Sendable {
   }
 
   /// Lets the commands of these exports go on, but of those that were stopped meanwhile.
-  /// - Parameter admits: their disks are this node's.
+  /// - Parameter admits: their disks are this node's; else another has them, and the tables of reservations.
   private func resume(_ exports: [Export], _ permit: Permit, admits: Bool) {
     // The shards know which ports are active before they are let on.
     _ = context.collect(within: 500_000_000) { _ in true }
@@ -151,6 +151,7 @@ final class PairTarget: Sendable {
       for export in exports {
         guard Self.isGood(permit, for: export, state) else { continue }
         if admits, !export.isAdmitted { new.append(export) }
+        if !admits { export.unit.forgetReservations() }
         export.setAdmitted(admits)
         export.unit.setSuspended(false)
       }
@@ -233,7 +234,11 @@ final class PairTarget: Sendable {
   private func end(_ export: Export, _ reload: Reload, _ problem: String?) -> (late: Permit?, isNew: Bool) {
     let id = export.serial
     return state.withLock { state in
-      guard state.recovered.epoch == reload.epoch, let disk = export.label?.disk else { return (nil, false) }
+      guard state.recovered.epoch == reload.epoch, let disk = export.label?.disk else {
+        // It was read in vain, and in standby nothing must be judged by what came of it.
+        if state.isStandby { export.unit.forgetReservations() }
+        return (nil, false)
+      }
       let isNew = problem != nil && state.problems[disk] != problem
       state.problems[disk] = problem
       guard problem == nil else {
