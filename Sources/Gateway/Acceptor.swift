@@ -5,15 +5,15 @@ import Reactor
 import Synchronization
 
 extension NetworkAddress {
-  /// What one host has for itself: its address, and of IPv6 the network of 64 bits.
-  fileprivate var site: ArraySlice<UInt8> { bytes.count == 16 ? bytes.prefix(8) : bytes[...] }
+  /// What one host can have for itself: its address, and of IPv6 beyond the link the network of 64 bits.
+  fileprivate var site: ArraySlice<UInt8> { isIPv6 && !isLinkLocal ? bytes.prefix(8) : bytes[...] }
 
   fileprivate func isBeside(_ other: NetworkAddress) -> Bool { site == other.site }
 }
 
 /// Counts the connections of each peer address, from accept to close, and knows which of them have no session with the target
-/// yet. Those ask for no right, so they may take up no place that somebody else needs: the oldest gives way, of those who have
-/// most of them.
+/// yet. Those ask for no right, so they may take up no place that somebody else needs: the oldest gives way, of
+/// those who have half of them or more if there are any.
 final class ConnectionLedger: Sendable {
   private struct State {
     var counts: [NetworkAddress: Int] = [:]
@@ -21,12 +21,12 @@ final class ConnectionLedger: Sendable {
     var waiting: [(number: UInt64, address: NetworkAddress)] = []
     var nextNumber: UInt64 = 0
 
-    /// The address beside which most connections wait: who makes them has to give way, whoever else was there before.
+    /// The address beside which half of those that wait are, or more: who makes them has to give way, whoever else was there
+    /// before.
     var crowd: NetworkAddress? {
       var counts: [ArraySlice<UInt8>: Int] = [:]
       for entry in waiting { counts[entry.address.site, default: 0] += 1 }
-      let most = counts.values.max()
-      return waiting.first { counts[$0.address.site] == most }?.address
+      return waiting.first { counts[$0.address.site]! * 2 >= waiting.count }?.address
     }
   }
 
@@ -46,7 +46,9 @@ final class ConnectionLedger: Sendable {
       if !hasPlace || isFull {
         let crowd = hasPlace ? state.crowd : nil
         guard
-          let index = state.waiting.firstIndex(where: { crowd.map($0.address.isBeside) ?? ($0.address == address) })
+          let index = state.waiting.firstIndex(where: { entry in
+            hasPlace ? crowd.map(entry.address.isBeside) ?? true : entry.address == address
+          })
         else { return nil }
         displaced = state.waiting.remove(at: index).number
       }

@@ -230,7 +230,7 @@ struct ConnectionLedgerTests {
     withExtendedLifetime((session, first, second, third, fourth, fifth)) {}
   }
 
-  @Test("Where no place is left for anybody, who has most connections gives way, and an IPv6 network of 64 bits is one")
+  @Test("Where no place is left for anybody, who has half of them gives way, and an IPv6 network of 64 bits is one")
   func crowd() throws {
     let ledger = ConnectionLedger()
     let first = try #require(ledger.admit(Self.here, limit: 9, isFull: false))
@@ -243,7 +243,11 @@ struct ConnectionLedgerTests {
     #expect(crowd[0].ticket.isDisplaced && !first.ticket.isDisplaced)
     let third = try #require(ledger.admit(Self.there, limit: 9, isFull: true))
     #expect(third.displaced == crowd[1].ticket.number)
-    withExtendedLifetime((first, crowd, second, third)) {}
+    let fourth = try #require(ledger.admit(NetworkAddress([10, 0, 0, 2])!, limit: 9, isFull: true))
+    #expect(fourth.displaced == second.ticket.number, "two of four")
+    let fifth = try #require(ledger.admit(NetworkAddress([10, 0, 0, 3])!, limit: 9, isFull: true))
+    #expect(fifth.displaced == first.ticket.number, "nobody has half of four")
+    withExtendedLifetime((first, crowd, second, third, fourth, fifth)) {}
   }
 
   @Test("Threads that come and go leave no count behind and never exceed the limit")

@@ -240,17 +240,21 @@ struct ReservationModel {
   }
 
   /// SPC-5 tables 55 and 56. ALL_TG_PT is the same request through each target port: where there is a registration with
-  /// another key than it gives, it fails, and with it the whole. A target port that is gone is one of these as far as there
-  /// are registrations through it.
+  /// another key than it gives, it fails, and with it the whole. Registrations through a target port that is gone are reached
+  /// where their key is the one that is given, or none has to be.
   private mutating func register(_ order: ReserveOrder, _ sender: Path) -> Outcome {
     let mine = keys[sender]
-    let own =
-      order.allTargetPorts
-      ? everywhere(sender).union(keys.keys.filter(sender.isSameInitiatorPort)) : [sender]
+    var own = order.allTargetPorts ? everywhere(sender) : [sender]
     if order.action == .register {
       if (mine ?? 0) != order.key { return .conflict }
       for path in own { if let key = keys[path], key != order.key { return .conflict } }
       if order.specifiesPorts, mine != nil { return Self.invalidFieldInList }
+    }
+    if order.allTargetPorts {
+      own.formUnion(
+        keys.filter { path, key in
+          sender.isSameInitiatorPort(as: path) && (order.action != .register || key == order.key)
+        }.keys)
     }
     if order.serviceKey == 0 {
       // Nothing is done for who is not registered, whatever else the list says.

@@ -61,7 +61,11 @@ extension Provisioner {
   func considerTogether(_ devices: [BlockDevice], then: @escaping @Sendable () -> Void = {}) {
     let round = Round(devices.count)
     for device in devices {
-      let serial = begin(device.name, path: device.path, device: device)
+      guard let serial = beginUnlessAdopting(device) else {
+        round.oneIsDone()
+        lanes.run(device.name) { [self] in consider(device) }
+        continue
+      }
       lanes.run(device.name) { [self] in
         defer { round.oneIsDone() }
         guard isCurrent(device.name, serial) else { return }

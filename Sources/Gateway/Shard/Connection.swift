@@ -91,6 +91,8 @@ final class Connection {
   var bytesTaken: UInt64 = 0
   /// When the ping in flight was sent; 0: none.
   var pingedAt: UInt64 = 0
+  /// And how many bytes the peer had taken then.
+  var takenAtPing: UInt64 = 0
   var pingTag: UInt32 = 0
   /// Called when it is closed for good.
   var onClosed: [() -> Void] = []

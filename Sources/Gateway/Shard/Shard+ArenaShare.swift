@@ -109,6 +109,9 @@ extension Shard {
       return true
     }
     pieces[number].pointee.state = .waiting
+    let command = commands[Int(pieces[number].pointee.command)]
+    // What was sent before may have taken its time.
+    if command.pointee.diskCount == 0 { command.pointee.progressedAt = now }
     events.add(.noBuffer(.waited))
     let waiter = (piece: number, generation: pieces[number].pointee.generation)
     if hasShare { bufferWaiters.append(waiter) } else { queue(waiter, at: port!) }

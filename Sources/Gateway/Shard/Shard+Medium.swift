@@ -372,7 +372,8 @@ extension Shard {
   /// every shard (SBC-4 §5.2, §5.8).
   func acquireRange(_ index: Int) {
     let command = commands[index]
-    guard command.pointee.hold == 0 else { return }
+    // One that is aborted stays while a PDU of it comes in, and nobody would give its blocks back.
+    guard command.pointee.hold == 0, !command.pointee.isAborted else { return }
     let port = ports[Int(command.pointee.port)]!
     let range = diskRange(index)
     let hold = port.export.holds.addExclusive(range)
@@ -500,7 +501,9 @@ extension Shard {
     quietWaiters = []
     for waiter in waiters {
       if waiter.deadline <= now, isLending(waiter.export) {
-        recallLoans(waiter.export, all: waiter.deadline + 3 * Self.loanNs <= now)
+        // The one who waited may have gone, and then there is lent again.
+        let isLate = waiter.deadline + 3 * Self.loanNs <= now && !waiter.export.holds.isEmpty
+        recallLoans(waiter.export, all: isLate)
         scheduleTick(at: now + Self.loanNs)
       }
       if touches(waiter) { quietWaiters.append(waiter) } else { waiter.done() }

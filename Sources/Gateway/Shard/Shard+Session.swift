@@ -123,7 +123,7 @@ extension Shard {
     turnAwayWaiting(number)
   }
 
-  private func displace(_ connection: Connection) {
+  func displace(_ connection: Connection) {
     close(connection, .displaced, "it had to give way to a newer one")
   }
 
@@ -444,8 +444,8 @@ extension Shard {
       let deadline = connection.pingedAt + interval
       guard deadline <= now else { return scheduleTick(at: deadline) }
       // The ping may be behind much that the kernel has, of which the initiator takes some.
-      if let (taken, hasMore) = connection.mover.bytesTaken, hasMore, taken &- connection.bytesTaken >= leastTaken {
-        connection.bytesTaken = taken
+      if let (taken, hasMore) = connection.mover.bytesTaken, hasMore, taken &- connection.takenAtPing >= leastTaken {
+        connection.takenAtPing = taken
         connection.pingedAt = now
         return scheduleTick(at: now + interval)
       }
@@ -466,7 +466,7 @@ extension Shard {
       lun: 0, initiatorTaskTag: BasicHeaderSegment.reservedTag, targetTransferTag: connection.pingTag)
     header.statSN = connection.statSN  // not advanced (RFC 7143 §11.19.1)
     connection.mover.sendControl(header)
-    if let taken = connection.mover.bytesTaken { connection.bytesTaken = taken.count }
+    if let taken = connection.mover.bytesTaken { connection.takenAtPing = taken.count }
     touch(connection)
   }
 }

@@ -14,6 +14,8 @@ extension Shard {
     }
     guard let connection else { return }
     if isStopping { return close(connection, .shutdown, "shutting down") }
+    // Another thread may have let in the next one before it came here.
+    if ticket.isDisplaced { return displace(connection) }
     armReceive(connection)
   }
 

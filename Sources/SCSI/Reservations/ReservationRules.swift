@@ -24,16 +24,17 @@ extension PersistentReservations {
     // REGISTER wants the registered key, or 0 on a nexus that has none; the other takes any (SPC-5 tables 55 and 56).
     if action.service == .register, action.key != existing ?? 0 { return .conflict }
     // ALL_TG_PT is the same request through each target port (SPC-5 §6.17.3): a registration there needs its key too.
-    // A target port may be gone since, as RDMA's come and go: what was registered through it is of the same initiator port,
-    // and nobody comes by that target port to unregister.
     var own = Self.across(ports: action.allTargetPorts, [nexus])
-    if !action.allTargetPorts.isEmpty {
-      for registrant in registrants where registrant.nexus.isSameInitiatorPort(as: nexus) {
-        if !own.contains(registrant.nexus) { own.append(registrant.nexus) }
-      }
-    }
     if action.service == .register, own.contains(where: { key(of: $0) ?? action.key != action.key }) {
       return .conflict
+    }
+    // A target port may be gone since, as RDMA's come and go: nobody comes by it to unregister. What was registered through it
+    // under this key goes with the rest; another key there is in nobody's way.
+    if !action.allTargetPorts.isEmpty {
+      for registrant in registrants where registrant.nexus.isSameInitiatorPort(as: nexus) {
+        let isMeant = action.service != .register || registrant.key == action.key
+        if isMeant, !own.contains(registrant.nexus) { own.append(registrant.nexus) }
+      }
     }
     if action.specifiesInitiatorPorts, existing != nil || action.service == .registerAndIgnoreExistingKey {
       return .refused(.invalidFieldInParameterList(byte: 20, bit: 3))
