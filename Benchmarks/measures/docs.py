@@ -9,6 +9,7 @@ from .machine import ROOT
 BEGIN, END = "<!-- measured: begin (./dev bench docs) -->", "<!-- measured: end -->"
 DOCUMENT = ROOT / "docs/PERFORMANCE.md"
 CHARTS = ROOT / "docs/performance"
+SCALE = "### Many sessions and LUNs"
 
 
 def replace(text, measured):
@@ -18,6 +19,12 @@ def replace(text, measured):
     if not found or not ended:
         raise SystemExit(f"{DOCUMENT.name} has lost its comments '{BEGIN}' and '{END}'")
     return f"{before}{BEGIN}\n{measured.strip()}\n{END}{after}"
+
+
+def kept(text, data, scale):
+    """What the document has of the two parts that was not measured anew: (points, many sessions)."""
+    points, found, many = text.partition(BEGIN)[2].partition(END)[0].partition(SCALE)
+    return "" if data else points.strip(), "" if scale else (found + many).strip()
 
 
 def _machine(data):
@@ -62,7 +69,7 @@ def measured(data, scale):
             parts += ["", "### A disk: fio on the device, gatewayd over it", "",
                       report.markdown(list(report.disk_rows(data["disk"])))]
     if scale:
-        parts += ["", "### Many sessions and LUNs", "", _machine(scale), ""]
+        parts += ["", SCALE, "", _machine(scale), ""]
         for title, rows in report.scale_tables(scale["results"]):
             parts += [f"{title}:", "", report.markdown(rows), ""]
     return "\n".join(parts)
@@ -75,7 +82,9 @@ def write(directory):
     data, scale = read("results.json"), read("scale.json")
     if not data and not scale:
         raise SystemExit(f"there is nothing in {directory}: ./dev bench, ./dev bench scale")
-    DOCUMENT.write_text(replace(DOCUMENT.read_text(), measured(data, scale)))
+    text = DOCUMENT.read_text()
+    points, many = kept(text, data, scale)
+    DOCUMENT.write_text(replace(text, "\n\n".join(part for part in (points, measured(data, scale), many) if part)))
     if data:
         shutil.rmtree(CHARTS, ignore_errors=True)
         CHARTS.mkdir(parents=True)

@@ -89,6 +89,13 @@ class Bench(unittest.TestCase):
         self.assertNotIn("gatewayd instructions", made)
         self.assertRaises(SystemExit, docs.replace, "nothing", "new")
 
+    def test_what_was_not_measured_stays(self):
+        """Of points and many sessions the document keeps what was not measured anew"""
+        text = f"x\n{docs.BEGIN}\npoints\n\n{docs.SCALE}\n\nmany\n{docs.END}\nx\n"
+        self.assertEqual(docs.kept(text, {}, None), ("points", f"{docs.SCALE}\n\nmany"))
+        self.assertEqual(docs.kept(text, {}, {"results": {}}), ("points", ""))
+        self.assertEqual(docs.kept(text, {"results": {}}, None), ("", f"{docs.SCALE}\n\nmany"))
+
     def test_document_is_there(self):
         """docs/PERFORMANCE.md has the two comments"""
         self.assertIn("x", docs.replace(docs.DOCUMENT.read_text(), "x"))
