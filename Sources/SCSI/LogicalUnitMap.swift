@@ -27,6 +27,11 @@ public final class LogicalUnitMap: Sendable {
     return number < Self.indexed ? nil : high[number]
   }
 
+  /// Whether it has the same logical units under the same numbers.
+  public func hasSame(as other: LogicalUnitMap) -> Bool {
+    self === other || numbers == other.numbers && numbers.allSatisfy { self[$0] === other[$0] }
+  }
+
   /// The logical unit that an eight-byte LUN field addresses (SAM-5 §4.7): peripheral device addressing on bus 0, or
   /// flat space addressing; nil for any other form. The number need not belong to a logical unit.
   @inline(__always)

@@ -23,10 +23,10 @@ class DiskCase(GatewayCase):
     def loop(self, size=64 << 20, **options):
         return self.keep(LoopDisk(size, **options))
 
-    def discover(self, *devices):
+    def discover(self, *devices, **options):
         """A gateway that may look at these devices and no others."""
         only = [word for device in devices for word in ("--only", device)]
-        gateway = self.start("memory:16M", discovery=True, arguments=only)
+        gateway = self.start("memory:16M", discovery=True, arguments=only, **options)
         return gateway
 
     def report(self, gateway, device):
@@ -95,11 +95,17 @@ class Comings(DiskCase):
         self.assertEqual(data[9], len(data) - 2 - 8)
 
     def test_messages(self):
-        """A LUN that comes or goes: an Async Message to each session that has spoken, and a unit attention to all"""
+        """A LUN that comes or goes: an Async Message to each session that has spoken, and a unit attention to all
+
+        Not to one that is not shown it.
+        """
         disk = self.loop()
         device = disk.device
         disk.detach()
-        gateway = self.discover(device)
+        masks = '[[access.initiator]]\nname = "iqn.2026-01.example:masked"\nluns = [0]\n'
+        gateway = self.discover(device, settings=masks)
+        masked = self.keep(initiator.Session(gateway, initiator="iqn.2026-01.example:masked"))
+        masked.ready()
         digests = {"HeaderDigest": "CRC32C", "DataDigest": "CRC32C"}
         spoken = [self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:spoken-{number}", keys=keys))
                   for number, keys in enumerate(({}, digests, {}))]
@@ -125,6 +131,8 @@ class Comings(DiskCase):
                 session.command(0, scsi.test_unit_ready()).good()
                 self.assertEqual(list(session.pending), [])
                 self.assertEqual(len(session.luns()), 2 if comes else 1)
+            masked.command(0, scsi.test_unit_ready()).good()
+            self.assertEqual((masked.luns(), list(masked.pending)), ([0], []))
             # A discovery session has no units; who has said nothing yet is sent nothing.
             expected = seeker.exp_stat_sn
             seeker.ping()

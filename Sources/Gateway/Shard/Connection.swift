@@ -69,6 +69,8 @@ final class Connection {
   var nexus: Nexus? { didSet { nexusReference = nexus.map(Unmanaged.passUnretained) } }
   /// The units this initiator may see.
   var units: LogicalUnitMap { didSet { unitsReference = Unmanaged.passUnretained(units) } }
+  /// They are others than those that it was told of.
+  var hasOtherUnits = false
   /// The same two, for the warm path: uncounted.
   private(set) var nexusReference: Unmanaged<Nexus>?
   private(set) var unitsReference: Unmanaged<LogicalUnitMap>

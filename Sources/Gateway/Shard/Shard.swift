@@ -275,7 +275,9 @@ final class Shard {
     }
     for export in map.exports where !ports.contains(where: { $0?.export === export }) { addPort(export) }
     for case let connection? in connections where connection.phase == .fullFeature {
-      connection.units = visibleUnits(connection.result?.luns)
+      let units = visibleUnits(connection.result?.luns)
+      if !units.hasSame(as: connection.units) { connection.hasOtherUnits = true }
+      connection.units = units
     }
   }
 
@@ -312,7 +314,12 @@ final class Shard {
     let data = [UInt8(sense.count >> 8), UInt8(sense.count & 0xFF)] + sense
     for case let connection? in connections {
       guard connection.phase == .fullFeature, let nexus = connection.nexus else { continue }
-      if attention == .reportedLunsDataHasChanged { nexus.raise(attention, lun: nil) }
+      if attention == .reportedLunsDataHasChanged {
+        // Who is not shown what has changed hears nothing of it.
+        guard connection.hasOtherUnits else { continue }
+        connection.hasOtherUnits = false
+        nexus.raise(attention, lun: nil)
+      }
       guard connection.hasHeard, lun.map({ connection.units[$0] != nil }) ?? true else { continue }
       trace(connection, .asyncMessage(.scsi))
       respond(connection, .asyncMessage(.scsi, lun: LogicalUnitMap.field(of: lun ?? 0)), data: data)
