@@ -27,8 +27,10 @@ public struct LogicalUnitTraits: Equatable, Sendable {
   public var lowestAlignedBlock: UInt16 = 0
   public var isReadOnly = false
   public var isRemovable = false
-  /// Whether blocks can be deallocated and then read as zeroes (LBPME, LBPRZ).
+  /// Whether blocks can be deallocated (LBPME).
   public var isThin = false
+  /// Whether what was deallocated reads as zeroes (LBPRZ).
+  public var readsZeroes = true
   /// Whether GET LBA STATUS can tell mapped from deallocated.
   public var tellsMapping = false
   /// Whether the disk has a volatile write cache (WCE).

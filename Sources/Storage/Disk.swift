@@ -14,6 +14,8 @@ public enum DiskOperation: UInt8, Sendable {
   case deallocate
   /// Zeroes, with the space kept.
   case zero
+  /// Deallocate, as a block device does that cannot say what is read afterwards.
+  case discard
 }
 
 /// Why a disk could not be opened; `description` says what to do.
@@ -196,6 +198,13 @@ public final class Disk: Sendable {
     var system = statvfs()
     guard fstat(fd, &file) == 0, fstatvfs(fd, &system) == 0 else { return nil }
     return (UInt64(max(file.st_blocks, 0)) * 512, UInt64(system.f_bavail) * UInt64(system.f_frsize))
+  }
+
+  /// Has a block device deallocate these bytes, as far as its granularity goes; what is read there afterwards is not known.
+  /// Waits for the device. 0, or a negative errno.
+  public func discard(_ byteCount: UInt64, at offset: UInt64) -> Int32 {
+    guard let fd = descriptor else { return -EOPNOTSUPP }
+    return system_discard(fd, offset, byteCount)
   }
 
   /// Whether the rules have this flush fail.

@@ -63,10 +63,17 @@ public final class DiskQueue {
   private let file: Int32
   private let isFixed: Bool
   private let slot: UInt32?
+  private let discard: (_ byteCount: UInt64, _ offset: UInt64, _ token: Token) -> Bool
 
-  /// - Parameter slot: a free slot of the ring's fixed-file table, or nil.
-  public init(disk: Disk, ring: Ring, local: LocalCompletions, slot: UInt32?) {
+  /// - Parameters:
+  ///   - slot: a free slot of the ring's fixed-file table, or nil.
+  ///   - discard: has `Disk.discard` done on another thread, and gives this one its result with the token; false: it cannot.
+  public init(
+    disk: Disk, ring: Ring, local: LocalCompletions, slot: UInt32?,
+    discard: @escaping (_ byteCount: UInt64, _ offset: UInt64, _ token: Token) -> Bool = { _, _, _ in false }
+  ) {
     self.disk = disk
+    self.discard = discard
     if case .memory(let base) = disk.backend, disk.faults == nil { memory = base } else { memory = nil }
     self.ring = ring
     self.local = local
@@ -113,7 +120,7 @@ public final class DiskQueue {
   private static func moves(_ operation: DiskOperation) -> Bool {
     switch operation {
     case .read, .write, .writeThrough: true
-    case .flush, .deallocate, .zero: false
+    case .flush, .deallocate, .zero, .discard: false
     }
   }
 
@@ -138,6 +145,9 @@ public final class DiskQueue {
     case .zero:
       ring.allocateFile(
         file, fixed: isFixed, mode: system_falloc_zero, offset: offset, count: UInt64(count), token: token)
+    case .discard:
+      // Kernels before 6.12 have it as an ioctl alone, which waits for the device.
+      if !discard(UInt64(count), offset, token) { local.append(token, -EOPNOTSUPP) }
     }
   }
 
@@ -163,7 +173,7 @@ public final class DiskQueue {
     case .read: memcpy(base!, memory, count)
     case .write, .writeThrough: memcpy(memory, base!, count)
     case .flush: break
-    case .deallocate, .zero: clear(memory, count)
+    case .deallocate, .zero, .discard: clear(memory, count)
     }
   }
 

@@ -140,6 +140,13 @@ struct InquiryTests {
     #expect(thick.send([0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]).answer == .sense(.illegalRequest, 0x2000))
   }
 
+  @Test("A disk that does not say what is read after UNMAP has no LBPRZ, and deallocates by UNMAP alone")
+  func unknownAfterUnmap() throws {
+    let bench = try Bench { $0.readsZeroes = false }
+    #expect(bench.send([0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0]).data[14] & 0xC0 == 0x80)
+    #expect(bench.send([0x12, 1, 0xB2, 0, 8, 0]).data[5] == 0x80)
+  }
+
   @Test("GET LBA STATUS tells extents, split where 32 bits do not hold them, cut to the allocation length")
   func lbaStatus() throws {
     let bench = try Bench()

@@ -40,6 +40,9 @@ void system_name_thread(const char *name);
 extern const int system_falloc_deallocate;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 extern const int system_falloc_zero;        // FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
 
+/// BLKDISCARD, which waits for the device; 0 or -errno.
+int system_discard(int fd, uint64_t offset, uint64_t count);
+
 /// lseek(2) with SEEK_DATA / SEEK_HOLE: the offset, or -errno (-ENXIO: none from here on).
 int64_t system_seek_data(int fd, int64_t offset);
 int64_t system_seek_hole(int fd, int64_t offset);

@@ -262,6 +262,7 @@ struct DiskOpening {
   private func add(_ device: BlockDevice, to traits: inout LogicalUnitTraits) {
     traits.isRotational = device.isRotational
     traits.isThin = device.discardBytesMax > 0
+    traits.readsZeroes = device.writeZeroesBytesMax > 0
     traits.unmapGranularity = UInt32(clamping: device.discardGranularity / UInt64(traits.blockBytes))
     traits.hasWriteCache = device.hasWriteCache
     if traits.lowestAlignedBlock == 0, traits.physicalExponent < 7 {

@@ -94,11 +94,13 @@ extension Shard {
 
   private func resumeUnmap(_ index: Int, _ number: Int, _ extents: [Extent], _ done: Int) {
     guard done < extents.count else { return finish(index, .good) }
-    let shift = ports[Int(commands[index].pointee.port)]!.blockShift
+    let port = ports[Int(commands[index].pointee.port)]!
+    let shift = port.blockShift
     let extent = extents[done]
     let cursor = commands[index].pointee.cursor
-    submitRange(
-      number, .deallocate, offset: (extent.lba + cursor) << shift, bytes: (extent.blocks - cursor) << shift)
+    // What must read as zeroes afterwards the kernel refuses to discard where the device does not promise it.
+    let kind: DiskOperation = port.export.unit.traits.readsZeroes ? .deallocate : .discard
+    submitRange(number, kind, offset: (extent.lba + cursor) << shift, bytes: (extent.blocks - cursor) << shift)
   }
 
   /// A request of a `simple` or `collect` command is done.

@@ -283,7 +283,13 @@ final class Shard {
 
   private func addPort(_ export: Export) {
     let slot = freeFileSlots.popLast()
-    let queue = DiskQueue(disk: export.disk, ring: ring, local: local, slot: slot)
+    let queue = DiskQueue(disk: export.disk, ring: ring, local: local, slot: slot) {
+      [handle] byteCount, offset, token in
+      export.questions.ask {
+        let result = export.disk.discard(byteCount, at: offset)
+        handle.post(.perform { $0.diskCompleted(token, result) })
+      }
+    }
     let port = UnitPort(export: export, queue: queue, slot: slot)
     let index = ports.firstIndex { $0 == nil } ?? ports.count
     if index == ports.count { ports.append(port) } else { ports[index] = port }

@@ -18,7 +18,7 @@ extension DeviceServer {
     data.append(0)  // no protection information
     data.append(traits.physicalExponent & 0x0F)
     var aligned = traits.lowestAlignedBlock & 0x3FFF
-    if traits.isThin { aligned |= 0xC000 }  // LBPME, LBPRZ
+    if traits.isThin { aligned |= traits.readsZeroes ? 0xC000 : 0x8000 }  // LBPME, LBPRZ
     data.append(be: aligned)
     data += [UInt8](repeating: 0, count: 32 - data.count)
     return .dataIn(data, allocationLength: command.cdb.be32(10))

@@ -66,7 +66,9 @@ extension DeviceServer {
 
   /// Logical Block Provisioning (SBC-4 §6.6.5).
   private func provisioning(_ unit: LogicalUnit) -> [UInt8] {
-    // THRESHOLD EXPONENT: what the log page counts in; LBPU, LBPWS, LBPWS10, LBPRZ 001b; PROVISIONING TYPE 2: thin.
-    [unit.traits.countsSpace ? UInt8(unit.thresholdExponent) : 0x00, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0x00]
+    // THRESHOLD EXPONENT: what the log page counts in; LBPU, LBPWS, LBPWS10, LBPRZ 001b; PROVISIONING TYPE 2: thin. By WRITE
+    // SAME nothing is deallocated that would not read as the zeroes that were to be written.
+    let ways: UInt8 = unit.traits.readsZeroes ? 0x80 | 0x40 | 0x20 | 0x04 : 0x80
+    return [unit.traits.countsSpace ? UInt8(unit.thresholdExponent) : 0x00, ways, 0x02, 0x00]
   }
 }
