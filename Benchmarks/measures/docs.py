@@ -84,7 +84,8 @@ def write(directory):
         raise SystemExit(f"there is nothing in {directory}: ./dev bench, ./dev bench scale")
     text = DOCUMENT.read_text()
     points, many = kept(text, data, scale)
-    DOCUMENT.write_text(replace(text, "\n\n".join(part for part in (points, measured(data, scale), many) if part)))
+    parts = [part.strip() for part in (points, measured(data, scale), many) if part]
+    DOCUMENT.write_text(replace(text, "\n\n".join(parts)))
     if data:
         shutil.rmtree(CHARTS, ignore_errors=True)
         CHARTS.mkdir(parents=True)
