@@ -200,15 +200,20 @@ class Transfers(GatewayCase):
     def test_cold_reset(self):
         """After TARGET COLD RESET everybody comes back to POWER ON (29/00), who was away then too"""
         gateway = self.start()
-        away = self.session(gateway, "away")
-        away.logout()
-        here = self.session(gateway, "here")
+
+        def comes(name, isid, expected):
+            session = self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:{name}", isid=isid))
+            result = session.finish(session.begin(0, scsi.test_unit_ready()))
+            self.assertEqual((result.sense_key, result.asc), (scsi.UNIT_ATTENTION, expected))
+            return session
+        hosts = (("away", b"\x80AWAY0"), ("here", b"\x80HERE0"))
+        comes(*hosts[0], scsi.POWER_ON).logout()
+        comes(*hosts[0], scsi.NEXUS_LOSS).logout()
+        here = comes(*hosts[1], scsi.POWER_ON)
         self.assertEqual(here.task_management(initiator.COLD_RESET, seconds=5), 0)
         self.assertTrue(here.connection.is_closed_within(5))
-        for name in ("here", "away"):
-            session = self.keep(initiator.Session(gateway, initiator=f"iqn.2026-01.example:{name}"))
-            result = session.finish(session.begin(0, scsi.test_unit_ready()))
-            self.assertEqual((result.sense_key, result.asc), (scsi.UNIT_ATTENTION, scsi.POWER_ON))
+        for name, isid in hosts:
+            comes(name, isid, scsi.POWER_ON)
 
     def test_aborts_of_a_hung_disk(self):
         """Commands that a hung disk swallows and their initiator aborts again and again leave memory for the others"""
