@@ -91,12 +91,12 @@ void system_name_thread(const char *name) {
 }
 
 const int system_falloc_deallocate = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+const int system_falloc_zero = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+
 int system_discard(int fd, uint64_t offset, uint64_t count) {
   uint64_t range[2] = {offset, count};
   return ioctl(fd, BLKDISCARD, range) < 0 ? -errno : 0;
 }
-
-const int system_falloc_zero = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
 
 int64_t system_seek_data(int fd, int64_t offset) {
   off_t found = lseek(fd, offset, SEEK_DATA);

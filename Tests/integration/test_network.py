@@ -284,12 +284,17 @@ class Network(GatewayCase):
         for _ in range(16):
             taker.begin(0, scsi.read16(0, 2048), read=1 << 20)
         # Pings come behind the data that waits, so it cannot have answered any.
+        for _ in self.taken(gateway, taker, total):
+            time.sleep(0.01)
+
+    def taken(self, gateway, taker, total):
+        """Takes `total` bytes of what the session is sent, as they come: how many there are so far."""
         taken = 0
         while taken < total:
             part = taker.connection.socket.recv(1 << 15)
             self.assertTrue(part, f"ended after {taken >> 20} MiB: {gateway.log.splitlines()[-1]}")
             taken += len(part)
-            time.sleep(0.01)
+            yield taken
 
     def test_slow_at_the_end(self):
         """Who was quick has much in the kernel, with a ping behind; it is not ended while it takes the rest slowly"""
@@ -299,11 +304,7 @@ class Network(GatewayCase):
         total, quick = 27 << 20, 23 << 20
         for _ in range(28):
             taker.begin(0, scsi.read16(0, 2048), read=1 << 20)
-        taken = 0
-        while taken < total:
-            part = taker.connection.socket.recv(1 << 15)
-            self.assertTrue(part, f"ended after {taken >> 20} MiB: {gateway.log.splitlines()[-1]}")
-            taken += len(part)
+        for taken in self.taken(gateway, taker, total):
             if taken > quick:
                 taker.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 49152)
                 time.sleep(0.03)

@@ -157,13 +157,18 @@ class Transfers(GatewayCase):
         session.write(0, 4096, bytes(4096), seconds=3).good()
         session.read(0, 8, 8, seconds=3).good()
 
+    def begun_orwrite(self, gateway):
+        """An ORWRITE of a MiB from block 0 that has its first burst, and with it its blocks: (session, task tag)"""
+        slow = self.session(gateway, "slow", ImmediateData="No", MaxOutstandingR2T="1", MaxBurstLength="262144")
+        tag = slow.begin(0, struct.pack(">BBQIBB", 0x8B, 0, 0, 2048, 0, 0), write=bytes(1 << 20))
+        slow._send_data(slow.receive_for(tag), bytes(1 << 20))
+        return slow, tag
+
     def test_data_that_trickles_behind_a_held_range(self):
         """An ORWRITE whose data trickles in keeps others from its blocks for the deadline, and no longer"""
         gateway = self.start(settings="[timeouts]\nio-deadline = 2\n")
-        slow = self.session(gateway, "slow", ImmediateData="No", MaxOutstandingR2T="1", MaxBurstLength="262144")
+        slow, tag = self.begun_orwrite(gateway)
         other = self.session(gateway, "other")
-        tag = slow.begin(0, struct.pack(">BBQIBB", 0x8B, 0, 0, 2048, 0, 0), write=bytes(1 << 20))
-        slow._send_data(slow.receive_for(tag), bytes(1 << 20))
         r2t = slow.receive_for(tag)
         read = other.begin(0, scsi.read16(0, 8), read=4096)
         ended, number = None, 0
@@ -180,10 +185,8 @@ class Transfers(GatewayCase):
     def test_reset_of_data_that_trickles(self):
         """A reset gives the blocks of an ORWRITE to others, though a PDU of it goes on trickling in"""
         gateway = self.start(settings="[timeouts]\nio-deadline = 60\n")
-        slow = self.session(gateway, "slow", ImmediateData="No", MaxOutstandingR2T="1", MaxBurstLength="262144")
+        slow, tag = self.begun_orwrite(gateway)
         other = self.session(gateway, "other")
-        tag = slow.begin(0, struct.pack(">BBQIBB", 0x8B, 0, 0, 2048, 0, 0), write=bytes(1 << 20))
-        slow._send_data(slow.receive_for(tag), bytes(1 << 20))
         encoded = data_out(slow.receive_for(tag), bytes(65536), 0).encode()
         slow.connection.send_bytes(encoded[:1024])
         self.assertEqual(other.task_management(initiator.LUN_RESET, 0, seconds=4), 0)

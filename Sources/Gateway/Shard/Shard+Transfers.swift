@@ -246,9 +246,10 @@ extension Shard {
     if let immediate { precondition(immediate.capacity >= length, "immediate data in a buffer smaller than its piece") }
     // What came with the command cannot wait, and what is tied to no unit has no share to wait for.
     let isTied = command.pointee.unitPort != nil
+    let mayWait = immediate == nil && isTied
     // Nor is a long buffer let in with the few bytes of a list.
     let bytes = isTied ? length : immediate?.capacity ?? length
-    guard immediate != nil || !isReceived, isTied && immediate == nil || isReceived || mayHold(bytes, for: index),
+    guard immediate != nil || !isReceived, mayWait || isReceived || mayHold(bytes, for: index),
       let number = appendPiece(index, offset: 0, length: length)
     else {
       if let immediate { pool.give(immediate) }
