@@ -107,7 +107,8 @@ class Initiator:
     def priorities(self):
         """What multipathd thinks of each disk: {"sda": (50, "ready"), …}."""
         lines = self.machine.run("multipathd show paths raw format '%d %p %T'").splitlines()
-        return {disk: (int(priority), state) for disk, priority, state in (line.split() for line in lines)}
+        # A state may be of two words: "i/o pending".
+        return {disk: (int(priority), state) for disk, priority, state in (line.split(None, 2) for line in lines)}
 
     def carriers(self, lun, seconds=1):
         """The transports whose paths to a LUN carry requests now."""

@@ -114,7 +114,7 @@ enum PairSimulation {
     world.isTracing = true
     let found = world.run() ?? violation
     for line in world.trace.suffix(options.lines) { print(line) }
-    print("seed \(seed): \(violation)")
+    print("FAIL seed \(seed): \(violation)")
     print("without what is not needed: \(found); with \(plan.faultCount) faults:")
     for line in plan.lines { print("  \(line)") }
     print("again: ./dev sim --seed \(seed) --runs 1")

@@ -51,14 +51,15 @@ extension World {
     }
   }
 
-  /// 5: no service address before the fence is complete.
+  /// 5: no service address before the fence is complete. A later epoch may have taken the disks since: the node hears of
+  /// it from the disk (4 allows the same).
   func check(addressesOf node: SimNode) {
     guard node.engine.hasSharedDisks else { return }
     guard node.hasPulse else { return }
     let carried = disks.contains { disk in
       if disk.shared.fence == .lease { return disk.lease(of: node.id)?.epoch == node.servedEpoch }
       let holder = disk.holder.flatMap(ReservationKey.init(rawValue:))
-      return holder.map { $0.belongs(toNode: node.id) && $0.epoch == node.servedEpoch }
+      return holder.map { $0.belongs(toNode: node.id) ? $0.epoch == node.servedEpoch : $0.epoch > node.servedEpoch }
         ?? (now < disk.loosenedAt + 3_000_000_000)
     }
     guard node.mode == .serving, node.servedEpoch != .none, carried else {
