@@ -26,7 +26,7 @@ class Initiators(unittest.TestCase):
         hardware, address = network.hardware(machine), network.address(machine)
         machine.devices = [
             "-netdev", f"stream,id=lab,server=off,addr.type=unix,addr.path={network.wire}",
-            "-device", f"virtio-net-pci,netdev=lab,mac={hardware},host_mtu=9000,mrg_rxbuf=off"]
+            "-device", f"virtio-net-pci,netdev=lab,mac={hardware},host_mtu=9000"]
         machine.blank("data", 128)
         machine.power_on("data")
         cls.user.ready()

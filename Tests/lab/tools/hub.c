@@ -23,7 +23,6 @@
 
 enum { ports_max = 16, addresses_max = 64, frame_max = 70000, patience_ms = 200 };
 static const size_t input_bytes = 1u << 20;
-// Large: virtio-net of QEMU 7.2 may hang when it cannot send at once.
 static const size_t queue_bytes = 64u << 20;
 
 struct port {
