@@ -202,6 +202,7 @@ extension Engine {
     case .surveyed(let survey):
       noteSigns(index, survey, now)
       if disks[index].noteLeases(survey, me: me, orderedAt: busy.since, now) { disks[index].noteMove(now) }
+      unsettled.remove(id)
       disks[index].lookedAt = busy.since
       disks[index].survey = survey
       disks[index].shared.nodes = survey.nodes

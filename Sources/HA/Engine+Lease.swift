@@ -201,13 +201,13 @@ extension Engine {
   enum Watchdog: Sendable { case off, asked, armed, unavailable }
 
   mutating func tendWatchdog(_ now: Instant) {
+    if watchdog == .off, !policy.forgetsEarlierLife, hasEarlierLife(now) { return }
     guard disks.contains(where: { $0.lease != nil }) else {
       if watchdog != .off { actions.append(.watchdog(.disarm)) }
       watchdog = .off
       return
     }
     if watchdog == .off {
-      // Not for what an earlier life has under way: that one's watchdog is to see to it.
       let isNeeded = disks.contains { disk in
         disk.lease.map { disk.isRenewed && (!$0.isEnding || disk.isQuiet) } ?? false
       }
@@ -222,6 +222,32 @@ extension Engine {
       actions.append(.watchdog(.keepAlive(until: until)))
     }
     wakeAt(nextKeepAlive)
+  }
+
+  /// An earlier life of the program may have writes under way to a disk that the other node will take by time alone. That
+  /// life's watchdog is to see to it: to arm it anew, or to stop it, would let them come after the other has the disk.
+  private mutating func hasEarlierLife(_ now: Instant) -> Bool {
+    if let since = disksSince, !unsettled.isEmpty {
+      // It would have reset the machine by then: it does not run.
+      let limit = since + PairTimers.leaseExpiry
+      if now < limit {
+        wakeAt(limit)
+        return true
+      }
+      unsettled = []
+    }
+    return disks.contains { disk in
+      !disk.isQuiet && disk.isRenewed && disk.lease.map { $0.isEnding && $0.provenAt == 0 } ?? false
+    }
+  }
+
+  /// Before a record that says so goes to a disk.
+  mutating func keepGuarded() {
+    let guarded = disks.filter { $0.lease?.mayBeGuarded == true }.map(\.id)
+    let kept = unsettled.union(guarded)
+    guard kept != keptGuarded else { return }
+    keptGuarded = kept
+    actions.insert(.keepGuarded(kept), at: 0)
   }
 
   /// Until when every lease with which something may be written is in force; nil: one is of an earlier life.

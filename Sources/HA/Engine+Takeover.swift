@@ -69,7 +69,8 @@ extension Engine {
     for record in read.compactMap(\.owner) where record.epoch == newest && !record.arbiters.isEmpty {
       if !quorums.contains(record.arbiters) { quorums.append(record.arbiters) }
     }
-    if quorums.isEmpty { quorums = [arbiters(of: disks)] }
+    // The label of one that was not read may name both nodes by now.
+    if quorums.isEmpty { quorums = [arbiters(of: disks) { hasOthers && $0.survey == nil }] }
     let isComplete = read.count == disks.count
     if isComplete || (now >= takeover.startedAt + PairTimers.surveyGrace && hasMajority { $0.survey != nil }) {
       choose(takeover, read, now)

@@ -95,6 +95,11 @@ public struct Engine: Sendable {
   var arbitersWrongSince: Instant?
   var expelled: UUID?
   var watchdog = Watchdog.off
+  /// Disks that an earlier life had under its watchdog when it ended, and that were not looked at since: what it wrote there
+  /// may be under way. The kernel leaves a disk to nobody before that is over, so it may be long until they are seen.
+  var unsettled: Set<DiskID>
+  /// What was told to be kept.
+  var keptGuarded: Set<DiskID>
   var nextKeepAlive: Instant = 0
   /// An operator takes disks whose lease stands still.
   var forcesUntil: Instant = 0
@@ -119,14 +124,17 @@ public struct Engine: Sendable {
     var reason: String
   }
 
-  /// - Parameter seed: random; decides the delays by which two nodes do not do the same thing at the same time.
-  public init(identity: NodeIdentity, seed: UInt64) {
-    self.init(identity: identity, seed: seed, policy: EnginePolicy())
+  /// - Parameters:
+  ///   - seed: random; decides the delays by which two nodes do not do the same thing at the same time.
+  ///   - guarded: what an earlier life of the program on this machine had kept last (`Action.keepGuarded`).
+  public init(identity: NodeIdentity, seed: UInt64, guarded: Set<DiskID> = []) {
+    self.init(identity: identity, seed: seed, guarded: guarded, policy: EnginePolicy())
   }
 
-  package init(identity: NodeIdentity, seed: UInt64, policy: EnginePolicy) {
+  package init(identity: NodeIdentity, seed: UInt64, guarded: Set<DiskID> = [], policy: EnginePolicy) {
     me = identity
     self.policy = policy
+    (unsettled, keptGuarded) = (guarded, guarded)
     jitter = Jitter(seed: seed)
   }
 
@@ -142,6 +150,7 @@ public struct Engine: Sendable {
     if isNews || now >= due {
       wake = .max
       evaluate(now)
+      keepGuarded()
     }
     beatIfDue(now)
     return actions
@@ -283,10 +292,11 @@ public struct Engine: Sendable {
   func isArbiter(_ id: DiskID) -> Bool { quorums.contains { $0.contains(id) } }
 
   /// The disks that should decide: the three lowest, or one where there are fewer.
-  func arbiters(of candidates: [EngineDisk]) -> [DiskID] {
+  /// - Parameter mayBeShared: it counts as one that both nodes see, whatever is known of its label.
+  func arbiters(of candidates: [EngineDisk], mayBeShared: (EngineDisk) -> Bool = { _ in false }) -> [DiskID] {
     // Those that can fence, else those that both nodes see.
     let fencing = candidates.filter(\.isFencing)
-    let shared = fencing.isEmpty ? candidates.filter { $0.nodes.count > 1 } : fencing
+    let shared = fencing.isEmpty ? candidates.filter { $0.nodes.count > 1 || mayBeShared($0) } : fencing
     let best = shared.isEmpty ? candidates : shared
     return best.prefix(best.count >= 3 ? 3 : 1).map(\.id)
   }

@@ -16,6 +16,8 @@ package struct EnginePolicy: Sendable {
   package var takesLeasesEarly = false
   /// Tells its records that a watchdog is armed, and has none.
   package var armsNoWatchdog = false
+  /// Sets or stops a watchdog that stands for what an earlier life has under way.
+  package var forgetsEarlierLife = false
   /// Hands over while it is not known whether it is still the active, and serves when that fails.
   package var servesInDoubt = false
   /// Lets the disks decide that did, though an operator says that they are gone.

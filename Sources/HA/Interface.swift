@@ -236,6 +236,9 @@ public enum Action: Equatable, Sendable {
   case target(TargetOrder)
   case addresses(AddressOrder)
   case watchdog(WatchdogOrder)
+  /// Kept for the next life of the program until the machine ends, before what follows is done: disks that the other node may
+  /// take by time alone, for the watchdog would have reset this machine.
+  case keepGuarded(Set<DiskID>)
   /// For the log and `gatewayd pair`: what changed and why.
   case note(Transition)
 }

@@ -32,7 +32,8 @@ struct PairCoordinatorTests {
         },
         target: { [weak self] order, followsPeer in
           if case .recover = order { self?.recoveries.withLock { $0.append(followsPeer) } }
-        }, addresses: { _ in }, watchdog: { _ in }, stepped: { _, _ in }, changed: { _ in }, noted: { _, _ in })
+        }, addresses: { _ in }, watchdog: { _ in }, keepGuarded: { _ in }, stepped: { _, _ in }, changed: { _ in },
+        noted: { _, _ in })
       made.withLock { $0 = PairCoordinator(engine: engine, parts: parts) { _ in nil } }
     }
 

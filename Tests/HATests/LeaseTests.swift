@@ -36,7 +36,7 @@ struct LeaseTests {
       case .target(.recover(let epoch, _)): return .recovered(epoch)
       case .target(.drain): return .drained(true)
       case .watchdog(.arm): return .watchdog(isArmed: true)
-      case .target, .addresses, .note, .send, .watchdog: return nil
+      case .target, .addresses, .note, .send, .watchdog, .keepGuarded: return nil
       }
     }
 
@@ -68,9 +68,10 @@ struct LeaseTests {
   }
 
   private func rig(
-    _ nodes: [UUID], _ leases: [LeaseRecord?] = [nil, nil], fence: SharedDisk.Fence = .lease
+    _ nodes: [UUID], _ leases: [LeaseRecord?] = [nil, nil], fence: SharedDisk.Fence = .lease,
+    guarded: Set<DiskID> = []
   ) -> Rig {
-    let engine = Engine(identity: NodeIdentity(node: own, bootID: 7, name: "own"), seed: 1)
+    let engine = Engine(identity: NodeIdentity(node: own, bootID: 7, name: "own"), seed: 1, guarded: guarded)
     let found = Survey(
       keys: [], holder: nil, isOurType: false, owner: nil, beat: nil, nodes: nodes, leases: leases)
     var rig = Rig(engine: engine, disk: disk, found: found, now: second)
@@ -277,6 +278,46 @@ struct LeaseTests {
     #expect(rig.found.leases[0]?.phase == .released)
     rig.run(until: 6 * second)
     #expect(rig.isServing)
+  }
+
+  @Test("What the watchdog stands for is kept before a record says so, and until it is released")
+  func keepsGuarded() {
+    var rig = rig([own, other])
+    rig.run(until: 6 * second)
+    guard let kept = rig.actions.firstIndex(of: .keepGuarded([disk])),
+      let record = rig.actions.firstIndex(where: {
+        if case .disk(_, _, .writeLease(let record, _, _)) = $0 { record.isGuarded } else { false }
+      })
+    else { return #expect(Bool(false)) }
+    #expect(kept < record)
+    #expect(rig.actions.count { if case .keepGuarded = $0 { true } else { false } } == 1)
+    rig.forget()
+    rig.step(.shutdown)
+    #expect(rig.actions.contains(.keepGuarded([])))
+  }
+
+  @Test("The watchdog of an earlier life is left alone until what that one had was looked at, or it would have fired")
+  func earlierLifeElsewhere() {
+    let unseen = UUID(bytes: [UInt8](repeating: 0xD1, count: 16))
+    let touches = { (rig: Rig) in rig.actions.contains { if case .watchdog = $0 { true } else { false } } }
+    var held = others(.held, isGuarded: true)
+    held.node = own
+    var rig = rig([own, other], [held, nil], guarded: [disk, unseen])
+    rig.run(until: second + PairTimers.leaseExpiry - ms)
+    #expect(rig.found.leases[0]?.phase == .held && rig.isServing, "what it sees it has taken anew")
+    #expect(rig.found.leases[0]?.isGuarded == false)
+    #expect(!touches(rig))
+    #expect(rig.engine.keptGuarded == [unseen], "another life would have to wait, too")
+    rig.run(until: second + PairTimers.leaseExpiry + second)
+    #expect(rig.actions.contains(.watchdog(.arm)))
+    #expect(rig.found.leases[0]?.isGuarded == true)
+
+    // What is under way at a disk that is seen counts as well.
+    var busy = self.rig([own, other], [held, nil], guarded: [disk])
+    busy.isBusy = true
+    busy.engine.disks[0].isQuiet = false
+    busy.run(until: 30 * second)
+    #expect(!busy.isServing || !touches(busy))
   }
 
   @Test("A record reads as it was written, and nothing else does")

@@ -80,7 +80,7 @@ struct PairRig: EngineRig {
     switch action {
     case .disk(let disk, let number, let order): .answer(disk, order: number, answer(order, disk))
     case .target(.recover(let epoch, _)): .recovered(epoch)
-    case .target, .addresses, .note, .send, .watchdog: nil
+    case .target, .addresses, .note, .send, .watchdog, .keepGuarded: nil
     }
   }
 

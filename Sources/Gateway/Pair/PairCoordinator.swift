@@ -16,6 +16,7 @@ final class PairCoordinator: Sendable {
     var target: @Sendable (TargetOrder, Bool) -> Void
     var addresses: @Sendable (AddressOrder) -> Void
     var watchdog: @Sendable (WatchdogOrder) -> Void
+    var keepGuarded: @Sendable (Set<DiskID>) -> Void
     /// After each step, when what follows from it is in force or on its way.
     var stepped: @Sendable (Instant, PairStatus) -> Void
     /// In each step, before what follows from it is done.
@@ -128,6 +129,7 @@ final class PairCoordinator: Sendable {
     case .target(let order): parts.target(order, followsPeer)
     case .addresses(let order): parts.addresses(order)
     case .watchdog(let order): parts.watchdog(order)
+    case .keepGuarded(let disks): parts.keepGuarded(disks)
     case .note: break
     }
   }

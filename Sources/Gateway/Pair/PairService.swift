@@ -109,6 +109,7 @@ final class PairService: Sendable {
         bootID: provisioner.node.bootID, send: links.send, peerBoot: { hub.peer?.bootID }, handler: reservations.serve))
     let service = ServiceAddresses(addresses)
     let watchdog = Watchdog(choice)
+    let guarded = GuardedDisks(besides: provisioner.options.controlPath)
     self.watchdog = watchdog
     self.target = target
     self.links = links
@@ -116,7 +117,7 @@ final class PairService: Sendable {
     self.addresses = service
     health = PairHealth(context) { hub.post($0) }
     coordinator = PairCoordinator(
-      engine: Engine(identity: provisioner.node, seed: Identity.randomNumber()),
+      engine: Engine(identity: provisioner.node, seed: Identity.randomNumber(), guarded: guarded.load()),
       parts: PairCoordinator.Parts(
         send: { beat in
           var beat = beat
@@ -133,6 +134,7 @@ final class PairService: Sendable {
         watchdog: { order in
           if let isArmed = watchdog.perform(order) { hub.post(.watchdog(isArmed: isArmed)) }
         },
+        keepGuarded: guarded.keep,
         stepped: { now, status in
           // What nobody else can take is served without a look at the clock.
           context.pulse.store(status.mayLoseDisks ? now : 0, ordering: .releasing)

@@ -53,8 +53,8 @@ extension World {
     case .late(let percent):
       latePercent = percent
       over { self.latePercent = 0 }
-    case .stuck(let percent):
-      stuckPercent = percent
+    case .stuck(let percent, let disk):
+      (stuckPercent, stuckDisk) = (percent, disk)
       over { self.stuckPercent = 0 }
     case .switchover(let node): nodes[node].run(nodes[node].instance) { self.nodes[node].step(.operate(.switchover)) }
     case .shutdown(let node):

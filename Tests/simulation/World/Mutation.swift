@@ -25,6 +25,8 @@ public enum Mutation: String, CaseIterable, Sendable {
   case earlyLease = "early-lease"
   /// Records say that a watchdog is armed, and there is none.
   case noWatchdog = "no-watchdog"
+  /// A program that starts again sets or stops the watchdog that stands for its earlier life's writes.
+  case forgetEarlierLife = "forget-earlier-life"
   /// A lease is taken without a look at whether another wants it.
   case noLeaseCheck = "no-lease-check"
 
@@ -45,6 +47,7 @@ public enum Mutation: String, CaseIterable, Sendable {
     case .noMajority: policy.needsNoMajority = true
     case .earlyLease: policy.takesLeasesEarly = true
     case .noWatchdog: policy.armsNoWatchdog = true
+    case .forgetEarlierLife: policy.forgetsEarlierLife = true
     case .noLeaseCheck: policy.skipsLeaseCheck = true
     case .serveInDoubt: policy.servesInDoubt = true
     case .keepArbiters: policy.keepsArbiters = true

@@ -32,7 +32,7 @@ public struct Plan: Sendable {
     /// Commands that the disks have taken are done late.
     case late(percent: Int)
     /// Commands wait in the node's kernel, for longer than the other waits for a lease.
-    case stuck(percent: Int)
+    case stuck(percent: Int, disk: Int? = nil)
     case switchover(Int)
     case shutdown(Int)
     case unreachable(Int)
@@ -220,7 +220,7 @@ public struct Plan: Sendable {
     case 0..<2: addDuel(&random)
     case 2..<6: addStop(&random)
     case 6..<8: addHang(&random)
-    default: break
+    default: addRestart(&random)
     }
     faults.sort { $0.at < $1.at }
   }
@@ -235,6 +235,20 @@ public struct Plan: Sendable {
     let hold: [Kind] = [.late(percent: 60), .stuck(percent: 80)]
     faults.append(
       Fault(at: at - 600 * Self.ms, duration: random.time(600...900), kind: hold.randomElement(using: &random)!))
+  }
+
+  /// The active's program ends in the midst of writes to the disk that decides, and is started again before its watchdog resets the
+  /// machine.
+  private mutating func addRestart(_ random: inout SplitMix) {
+    let node = Int.random(in: 0...1, using: &random)
+    let at = random.time(3600...6000)
+    let stuck = Kind.stuck(percent: Int.random(in: 60...100, using: &random), disk: 0)
+    (diskCount, labelled, leaseDisks) = (2, 2, [0, 1])
+    starts = [(node, 0), (1 - node, random.time(0...1000))]
+    faults = [
+      Fault(at: at - 900 * Self.ms, duration: random.time(900...1000), kind: stuck),
+      Fault(at: at, duration: random.time(30...2500), kind: .kill(node)),
+    ]
   }
 
   /// The active is not heard any more, and nothing that it writes comes to the disk, or comes back, for some time.

@@ -59,6 +59,10 @@ final class SimNode {
   var tables: [PersistentReservations]
   var tableRecords: [(sequence: UInt64, slot: Int)]
   var isChanging: [Bool]
+  /// What the program had kept for its next life on this machine.
+  var guarded: Set<DiskID> = []
+  /// By disk: an earlier life has it open, for its commands are under way.
+  var isInherited: [Bool]
   /// By disk and block: writes under way. Another to the same place waits.
   var writing: [[Int]]
   /// What this node last saw of each area's records, to know where to write next.
@@ -83,6 +87,7 @@ final class SimNode {
     tables = [PersistentReservations](repeating: PersistentReservations(), count: count)
     tableRecords = Array(repeating: (0, 0), count: count)
     isChanging = [Bool](repeating: false, count: count)
+    isInherited = isChanging
     writing = Array(repeating: [Int](repeating: 0, count: SimDisk.blockCount), count: count)
     lastRecords = Array(repeating: Array(repeating: (0, 0), count: SimDisk.Area.allCases.count), count: count)
   }
@@ -101,7 +106,8 @@ final class SimNode {
     world.log { "\(self.name): starts" }
     let seed = world.plan.seedsAreEqual ? 7 : world.random.next()
     engine = Engine(
-      identity: NodeIdentity(node: id, bootID: bootID, name: name), seed: seed, policy: world.mutation.policy)
+      identity: NodeIdentity(node: id, bootID: bootID, name: name), seed: seed, guarded: guarded,
+      policy: world.mutation.policy)
     mode = .hold
     session += 1
     servedEpoch = .none
@@ -114,6 +120,7 @@ final class SimNode {
     isDraining = false
     tickAt = .max
     let current = instance
+    isInherited = outstanding.map { $0 > 0 && world.random.chance(70) }
     // Discovery finds the disks one after another, or all at once.
     let found = world.plan.seedsAreEqual ? world.random.time(1...2) : world.random.time(1...30)
     world.after(found) { self.run(current) { self.tellDisks() } }
@@ -141,6 +148,7 @@ final class SimNode {
     kill()
     hasPower = false
     watchdogAt = nil
+    guarded = []
   }
 
   // MARK: The watchdog
@@ -252,7 +260,8 @@ final class SimNode {
 
   func tellDisks() {
     step(.links(world.links.indices.map { LinkID("link\($0)") }))
-    step(.disks(world.disks.filter { $0.isSeen[index] }.map { $0.shared(for: self) }))
+    let seen = world.disks.filter { $0.isSeen[index] && !isInherited[$0.index] }
+    step(.disks(seen.map { $0.shared(for: self) }))
   }
 
   private func tellHealth() {
@@ -270,6 +279,7 @@ final class SimNode {
     case .target(let order): obey(order)
     case .addresses(let order): setAddresses(order == .take)
     case .watchdog(let order): obey(order)
+    case .keepGuarded(let disks): guarded = disks
     case .note(let transition):
       world.log { "\(self.name): \(transition.from) -> \(transition.to): \(transition.reason)" }
       world.noticeNote(transition, of: self)
@@ -301,6 +311,7 @@ final class SimNode {
         if machine == onMachine {
           outstanding[disk] -= 1
           if outstanding[disk] == 0 {
+            findInherited(disk)
             let bodies = waiting[disk]
             waiting[disk] = []
             for body in bodies { body() }
@@ -310,6 +321,14 @@ final class SimNode {
       }
     }
     world.carry(command, to: world.disks[disk], from: self)
+  }
+
+  /// A disk that the kernel left to nobody while commands of an earlier life were under way is found by the next try.
+  private func findInherited(_ disk: Int) {
+    guard isInherited[disk] else { return }
+    isInherited[disk] = false
+    let current = instance
+    world.after(world.random.time(1...1000)) { self.run(current) { self.tellDisks() } }
   }
 
   /// When nothing that was written before is still under way.

@@ -24,9 +24,11 @@ public final class World {
   var latePercent = 0
   /// Percent of commands that wait in the node's kernel.
   var stuckPercent = 0
+  /// Of one disk; nil: of all.
+  var stuckDisk: Int?
   var pending: [(node: Int, action: Int, duration: UInt64, crashes: Bool)] = []
   var recorded: [(bytes: [UInt8], to: Int)] = []
-  var servedBy: [UInt32: Int] = [:]
+  var servedBy: [UInt32: Set<Int>] = [:]
   var takeoversBegunAt: [UInt64] = []
   /// When a disk was served in a new epoch.
   var servedFirst: [(disk: Int, at: UInt64)] = []
@@ -147,7 +149,8 @@ public final class World {
   func carry(_ command: DiskCommand, to disk: SimDisk, from node: SimNode) {
     // Where statuses get lost, commands are also held up on their way.
     let isHeldUp = lostStatus > 0 && random.chance(lostStatus / 2)
-    let isStuck = stuckPercent > 0 && command.writes && random.chance(stuckPercent)
+    let mayStick = stuckPercent > 0 && command.writes && stuckDisk ?? disk.index == disk.index
+    let isStuck = mayStick && random.chance(stuckPercent)
     let wait =
       isStuck ? random.time(500...(random.chance(50) ? 4000 : 12_000)) : isHeldUp ? random.time(1...1100) : 20_000
     after(random.time(0...1) / 10 + wait) {
