@@ -130,7 +130,7 @@ extension Gateway {
     }
     if !lease.isOwn { return "free" }
     if !lease.isShared { return "no: its label names this node only" }
-    return lease.isGuarded ? "by lease, after 7 s" : "NOT by itself: no watchdog"
+    return lease.isGuarded ? "by lease, after 10 s" : "NOT by itself: no watchdog"
   }
 
   private static func text(of hold: PairStatus.Hold?) -> String {

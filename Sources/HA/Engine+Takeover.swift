@@ -70,7 +70,7 @@ extension Engine {
       if !quorums.contains(record.arbiters) { quorums.append(record.arbiters) }
     }
     // The label of one that was not read may name both nodes by now.
-    if quorums.isEmpty { quorums = [arbiters(of: disks) { hasOthers && $0.survey == nil }] }
+    if quorums.isEmpty { quorums = [arbiters(of: disks) { hasOthers && $0.survey == nil && !$0.isDead(now) }] }
     let isComplete = read.count == disks.count
     if isComplete || (now >= takeover.startedAt + PairTimers.surveyGrace && hasMajority { $0.survey != nil }) {
       choose(takeover, read, now)

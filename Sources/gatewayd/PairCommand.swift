@@ -6,7 +6,7 @@ struct PairCommand: ParsableCommand {
     commandName: "pair", abstract: "Show the pair: roles, links, disks, and what has happened.",
     discussion: """
       Two gateways that see the same disks become a pair by themselves. One is active and serves; the other is passive and \
-      takes over: at once where the disks know persistent reservations, else after seven seconds, and only if the machine \
+      takes over: at once where the disks know persistent reservations, else after ten seconds, and only if the machine \
       has a watchdog. See docs/HA.md.
       """,
     subcommands: [

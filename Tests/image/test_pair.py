@@ -93,7 +93,7 @@ class Pair(unittest.TestCase):
         for machine in self.machines:
             machine.can_log_in()
         try:
-            wait_until(lambda: "by lease, after 7 s" in active.run("gatewayd pair"), 60, "the disk may be taken over",
+            wait_until(lambda: "by lease, after 10 s" in active.run("gatewayd pair"), 60, "the disk may be taken over",
                        step=2)
         except TimedOut as late:
             raise TimedOut(f"{late}\n{active.run('gatewayd pair')}\n{passive.run('gatewayd pair')}") from None

@@ -59,7 +59,7 @@ class LeaseCase(TakeoverCase):
         self.start_pair()
 
         def begin(active, passive):
-            self.assertEqual(self.disk_report(active)["takeover"], "by lease, after 7 s")
+            self.assertEqual(self.disk_report(active)["takeover"], "by lease, after 10 s")
             fault(active)
             self.until_reset(active)
 
@@ -70,6 +70,21 @@ class Lease(LeaseCase):
     def test_crash(self):
         """The active gateway is killed: nobody feeds its watchdog any more"""
         self.fails("lease, kill -9", lambda active: active.crash())
+
+    def test_start_again(self):
+        """The active gateway is killed and started again at once: no machine is reset, and the watchdog is set anew"""
+        self.start_pair()
+
+        def begin(active, passive):
+            active.crash()
+            active.target.launch()
+
+        self.rounds("lease, kill -9 and a start", begin, lambda active, passive: None, seconds=20)
+        for node in self.pair.nodes:
+            self.assertIsNone(node.machine.process.poll())
+        active, _ = self.order()
+        self.assertIn("armed", self.report(active)["watchdog"])
+        self.assertEqual(self.disk_report(active)["takeover"], "by lease, after 10 s")
 
     def test_freeze(self):
         """The active gateway stands still"""

@@ -108,8 +108,10 @@ final class PairService: Sendable {
       PeerCalls(
         bootID: provisioner.node.bootID, send: links.send, peerBoot: { hub.peer?.bootID }, handler: reservations.serve))
     let service = ServiceAddresses(addresses)
-    let watchdog = Watchdog(choice)
-    let guarded = GuardedDisks(besides: provisioner.options.controlPath)
+    let noteFile = WatchdogNoteFile(besides: provisioner.options.controlPath)
+    let note = noteFile.load()
+    let watchdog = Watchdog(choice, file: noteFile, note: note)
+    watchdog.resume()
     self.watchdog = watchdog
     self.target = target
     self.links = links
@@ -117,7 +119,7 @@ final class PairService: Sendable {
     self.addresses = service
     health = PairHealth(context) { hub.post($0) }
     coordinator = PairCoordinator(
-      engine: Engine(identity: provisioner.node, seed: Identity.randomNumber(), guarded: guarded.load()),
+      engine: Engine(identity: provisioner.node, seed: Identity.randomNumber(), guarded: note.disks),
       parts: PairCoordinator.Parts(
         send: { beat in
           var beat = beat
@@ -134,7 +136,7 @@ final class PairService: Sendable {
         watchdog: { order in
           if let isArmed = watchdog.perform(order) { hub.post(.watchdog(isArmed: isArmed)) }
         },
-        keepGuarded: guarded.keep,
+        keepGuarded: watchdog.keepGuarded,
         stepped: { now, status in
           // What nobody else can take is served without a look at the clock.
           context.pulse.store(status.mayLoseDisks ? now : 0, ordering: .releasing)

@@ -16,12 +16,21 @@ final class Watchdog: Sendable {
     var problem: String?
     /// Nothing is held, but it cannot be stopped (nowayout).
     var isIdle = false
+    var note: WatchdogNote
+    /// The file says the same.
+    var isKept = true
   }
 
   private let choice: WatchdogChoice
-  private let state = Mutex(State())
+  private let file: WatchdogNoteFile
+  private let state: Mutex<State>
 
-  init(_ choice: WatchdogChoice) { self.choice = choice }
+  /// - Parameter note: what the file says of an earlier life.
+  init(_ choice: WatchdogChoice, file: WatchdogNoteFile, note: WatchdogNote) {
+    self.choice = choice
+    self.file = file
+    state = Mutex(State(note: note))
+  }
 
   /// For people; "armed: /dev/watchdog0" or why it is not.
   var report: String {
@@ -41,6 +50,28 @@ final class Watchdog: Sendable {
     return nil
   }
 
+  /// Before a record says that the watchdog stands for a disk: the next life is to know of it.
+  func keepGuarded(_ disks: Set<DiskID>) {
+    state.withLock { state in
+      state.note.disks = disks
+      state.isKept = file.keep(state.note)
+    }
+  }
+
+  /// A watchdog that cannot be stopped runs on when the program ends: the next life goes on with it, as long as it stands for
+  /// nothing.
+  func resume() {
+    let note = state.withLock { $0.note }
+    guard note.disks.isEmpty, let path = note.device, let device = WatchdogDevice(path: path), device.isActive,
+      !device.isStoppable
+    else { return }
+    do throws(WatchdogProblem) {
+      let descriptor = try Self.open(path)
+      state.withLock { ($0.descriptor, $0.path) = (descriptor, path) }
+      keepIdle(descriptor, path)
+    } catch { Log.warning("pair: \(error.text)") }
+  }
+
   private func arm() -> Bool {
     let wasIdle = state.withLock { state in
       defer { state.isIdle = false }
@@ -48,7 +79,10 @@ final class Watchdog: Sendable {
     }
     if wasIdle { return true }
     do throws(WatchdogProblem) {
-      let path = try Self.path(of: choice)
+      let path = try path()
+      guard remember(path) else {
+        throw WatchdogProblem(text: "\(file.path) cannot be written, and a start after a crash would stop it")
+      }
       let descriptor = try Self.open(path)
       state.withLock { ($0.descriptor, $0.path, $0.problem) = (descriptor, path, nil) }
       Log.notice("pair: the watchdog \(path) is armed: the machine is reset if it hangs for 3 s")
@@ -68,6 +102,7 @@ final class Watchdog: Sendable {
     let descriptor = state.withLock { $0.descriptor }
     guard descriptor >= 0, BootClock.now < until else { return }
     _ = system_watchdog_keep_alive(descriptor)
+    state.withLock { state in if !state.isKept { state.isKept = file.keep(state.note) } }
   }
 
   private func disarm() {
@@ -99,11 +134,23 @@ final class Watchdog: Sendable {
 
   // MARK: Finding it
 
-  private static func path(of choice: WatchdogChoice) throws(WatchdogProblem) -> String {
+  private func remember(_ path: String) -> Bool {
+    state.withLock { state in
+      state.note.device = path
+      state.isKept = file.keep(state.note)
+      return state.isKept
+    }
+  }
+
+  private func path() throws(WatchdogProblem) -> String {
     switch choice {
     case .off: throw WatchdogProblem(text: "the settings turn it off")
     case .device(let path): return path
     case .automatic:
+      // After a crash it is still active, and is ours.
+      if let known = state.withLock({ $0.note.device }), WatchdogDevice(path: known)?.isSoftware == false {
+        return known
+      }
       guard let device = WatchdogDevice.all.first(where: { !$0.isSoftware && !$0.isActive }) else {
         throw WatchdogProblem(text: "there is no hardware watchdog that nobody else uses")
       }
@@ -115,6 +162,11 @@ final class Watchdog: Sendable {
     let descriptor = system_watchdog_open(path)
     guard descriptor >= 0 else {
       throw WatchdogProblem(text: "\(path): \(SystemError.text(-descriptor))")
+    }
+    // Without either the kernel stops it when the program ends, however it does.
+    guard system_watchdog_can_stop(descriptor) != 0 || WatchdogDevice(path: path)?.isStoppable == false else {
+      _ = system_watchdog_stop(descriptor)
+      throw WatchdogProblem(text: "\(path) does not run on when the program ends")
     }
     let limit = Int32(PairTimers.watchdog / 1_000_000_000)
     let seconds = system_watchdog_set(descriptor, limit)

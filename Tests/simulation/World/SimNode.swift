@@ -133,6 +133,9 @@ final class SimNode {
     world.log { "\(self.name): killed" }
     isRunning = false
     isPaused = false
+    // The kernel pings a watchdog whose program closes it without a word.
+    if hasWatchdogOpen { keepAlive() }
+    hasWatchdogOpen = false
     backlog = []
     interrupted = []
     instance += 1
@@ -155,15 +158,17 @@ final class SimNode {
 
   /// When it resets the machine.
   private(set) var watchdogAt: UInt64?
+  private var hasWatchdogOpen = false
 
   private func obey(_ order: WatchdogOrder) {
     switch order {
     case .arm:
-      if world.plan.hasWatchdog { keepAlive() }
+      hasWatchdogOpen = world.plan.hasWatchdog
+      if hasWatchdogOpen { keepAlive() }
       let current = instance
       world.after(1_000_000) { self.run(current) { self.step(.watchdog(isArmed: self.world.plan.hasWatchdog)) } }
     case .keepAlive(let until): if local(world.now) < until, watchdogAt != nil { keepAlive() }
-    case .disarm: watchdogAt = nil
+    case .disarm: (watchdogAt, hasWatchdogOpen) = (nil, false)
     }
   }
 

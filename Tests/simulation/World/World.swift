@@ -105,7 +105,7 @@ public final class World {
 
   /// Runs all of it; nil: nothing was wrong.
   public func run() -> String? {
-    for start in plan.starts { at(start.at) { self.nodes[start.node].start() } }
+    for start in plan.starts { at(start.at) { self.nodes[start.node].boot() } }
     for fault in plan.faults { schedule(fault) }
     for initiator in initiators { after(random.time(0...500)) { initiator.next() } }
     let end = plan.end
@@ -151,8 +151,8 @@ public final class World {
     let isHeldUp = lostStatus > 0 && random.chance(lostStatus / 2)
     let mayStick = stuckPercent > 0 && command.writes && stuckDisk ?? disk.index == disk.index
     let isStuck = mayStick && random.chance(stuckPercent)
-    let wait =
-      isStuck ? random.time(500...(random.chance(50) ? 4000 : 12_000)) : isHeldUp ? random.time(1...1100) : 20_000
+    let longest = isStuck && !random.chance(stuckDisk == nil ? 50 : 10) ? 16_000 : 4000
+    let wait = isStuck ? random.time(500...longest) : isHeldUp ? random.time(1...1100) : 20_000
     after(random.time(0...1) / 10 + wait) {
       guard !command.isOver else { return }
       // What its kernel had goes with the machine.
