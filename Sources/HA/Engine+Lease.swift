@@ -266,7 +266,9 @@ extension Engine {
   /// Whether a majority of the disks that decide can be taken, as far as their leases tell.
   var leasesPermit: Bool {
     let list = watched
+    // An operator may ask before the lease has stood still for long enough.
+    let isForced = lastStep < forcesUntil
     return list.isEmpty
-      || isMajority(of: list) { $0.isFencing || $0.survey != nil && obstacle(at: $0, isForced: false) == nil }
+      || isMajority(of: list) { $0.isFencing || $0.survey != nil && obstacle(at: $0, isForced: isForced) == nil }
   }
 }

@@ -55,8 +55,8 @@ public enum PairTimers {
   public static let watchdog = 3_000 * ms
   /// Between two signs to the watchdog.
   public static let keepAlive = 500 * ms
-  /// A lease that stood still for this long is over for the other node: `leaseLimit`, `watchdog` once more if the program ends
-  /// just before (the kernel keeps it alive then), and a second for clocks and for what a disk had accepted.
+  /// A lease that stood still for this long is over for the other node: `leaseLimit`, `watchdog`, that once more if the program
+  /// ends just before (the kernel keeps it alive then), and a second for clocks and for what a disk had accepted.
   public static let leaseExpiry = 10_000 * ms
   /// Two that enter themselves into a label, whose writes nothing orders: who is there after this long was the last.
   public static let naming = 1_500 * ms

@@ -232,6 +232,15 @@ struct LeaseTests {
     rig.step(.operate(.force))
     rig.run(until: 63 * second)
     #expect(rig.isServing)
+
+    // Asked for before the lease has stood still for long enough: done when it has.
+    var early = self.rig([own, other], [nil, others(.held, isGuarded: false)])
+    early.run(until: 4 * second)
+    early.step(.operate(.force))
+    early.run(until: PairTimers.leaseExpiry)
+    #expect(!early.isServing)
+    early.run(until: second + PairTimers.leaseExpiry + 5 * second)
+    #expect(early.isServing)
   }
 
   @Test("A released lease is free, and one that was only wanted needs no watchdog")

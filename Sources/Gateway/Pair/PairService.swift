@@ -111,7 +111,6 @@ final class PairService: Sendable {
     let noteFile = WatchdogNoteFile(besides: provisioner.options.controlPath)
     let note = noteFile.load()
     let watchdog = Watchdog(choice, file: noteFile, note: note)
-    watchdog.resume()
     self.watchdog = watchdog
     self.target = target
     self.links = links
@@ -165,6 +164,7 @@ final class PairService: Sendable {
   func start() {
     // Left over from a crash: they are the peer's until this node has the disks.
     for problem in addresses.dropLeftovers() { Log.error("service address: \(problem)") }
+    watchdog.resume()
     disksChanged()
     if gateway.isReachable { links.start() }
     health.start()

@@ -35,16 +35,17 @@ final class Watchdog: Sendable {
   /// For people; "armed: /dev/watchdog0" or why it is not.
   var report: String {
     state.withLock { state in
+      if let problem = state.problem { return problem }
       if state.descriptor >= 0 { return state.isIdle ? "kept alive: \(state.path)" : "armed: \(state.path)" }
-      return state.problem ?? (choice == .off ? "off" : "not needed")
+      return choice == .off ? "off" : "not needed"
     }
   }
 
-  /// Carries an order out. Returns for `arm` whether it is armed.
+  /// Carries an order out. Returns whether it is armed: for `arm`, and when it is found not to be any more.
   func perform(_ order: WatchdogOrder) -> Bool? {
     switch order {
     case .arm: return arm()
-    case .keepAlive(let until): keepAlive(until: until)
+    case .keepAlive(let until): return keepAlive(until: until) ? nil : false
     case .disarm: disarm()
     }
     return nil
@@ -54,37 +55,37 @@ final class Watchdog: Sendable {
   func keepGuarded(_ disks: Set<DiskID>) {
     state.withLock { state in
       state.note.disks = disks
-      state.isKept = file.keep(state.note)
+      keep(&state)
     }
   }
 
-  /// A watchdog that cannot be stopped runs on when the program ends: the next life goes on with it, as long as it stands for
-  /// nothing.
+  private func keep(_ state: inout State) { state.isKept = file.keep(state.note, isTold: state.isKept) }
+
+  /// What an earlier life has armed runs on. Where it stands for nothing it is stopped, or kept alive (nowayout).
   func resume() {
     let note = state.withLock { $0.note }
-    guard note.disks.isEmpty, let path = note.device, let device = WatchdogDevice(path: path), device.isActive,
-      !device.isStoppable
-    else { return }
+    guard note.disks.isEmpty, let path = note.device, WatchdogDevice(path: path)?.isActive == true else { return }
     do throws(WatchdogProblem) {
-      let descriptor = try Self.open(path)
-      state.withLock { ($0.descriptor, $0.path) = (descriptor, path) }
-      keepIdle(descriptor, path)
+      try open(path)
+      disarm()
     } catch { Log.warning("pair: \(error.text)") }
   }
 
   private func arm() -> Bool {
-    let wasIdle = state.withLock { state in
-      defer { state.isIdle = false }
-      return state.isIdle
-    }
-    if wasIdle { return true }
     do throws(WatchdogProblem) {
       let path = try path()
-      guard remember(path) else {
-        throw WatchdogProblem(text: "\(file.path) cannot be written, and a start after a crash would stop it")
+      let (descriptor, isOurs) = state.withLock { state in
+        let isOurs = state.isIdle && state.problem == nil && state.path == path
+        if isOurs { state.isIdle = false }
+        return (state.descriptor, isOurs)
       }
-      let descriptor = try Self.open(path)
-      state.withLock { ($0.descriptor, $0.path, $0.problem) = (descriptor, path, nil) }
+      if isOurs { return true }
+      // Of the settings before, or it cannot be set to the time that is needed.
+      guard descriptor < 0 else { throw WatchdogProblem(text: "another runs that cannot be stopped (nowayout)") }
+      guard remember(path) else {
+        throw WatchdogProblem(text: "\(file.path) cannot be written, and a start after a crash would not know of it")
+      }
+      try open(path)
       Log.notice("pair: the watchdog \(path) is armed: the machine is reset if it hangs for 3 s")
       if WatchdogDevice(path: path)?.isSoftware == true {
         Log.warning("pair: \(path) is the kernel's own (softdog): it does not help when the kernel hangs")
@@ -98,11 +99,16 @@ final class Watchdog: Sendable {
   }
 
   /// The clock is read last: what stood still since the engine decided must not count.
-  private func keepAlive(until: Instant) {
+  /// - Returns: false: it has not taken the sign, and is none.
+  private func keepAlive(until: Instant) -> Bool {
     let descriptor = state.withLock { $0.descriptor }
-    guard descriptor >= 0, BootClock.now < until else { return }
-    _ = system_watchdog_keep_alive(descriptor)
-    state.withLock { state in if !state.isKept { state.isKept = file.keep(state.note) } }
+    guard descriptor >= 0, BootClock.now < until else { return true }
+    let code = system_watchdog_keep_alive(descriptor)
+    state.withLock { state in
+      if !state.isKept { keep(&state) }
+      if code < 0 { state.problem = "\(state.path) takes no sign any more: \(SystemError.text(-code))" }
+    }
+    return code >= 0
   }
 
   private func disarm() {
@@ -122,7 +128,12 @@ final class Watchdog: Sendable {
 
   /// The administrator wants it never to stop (nowayout): as long as nothing is held, the process keeps it alive.
   private func keepIdle(_ descriptor: Int32, _ path: String) {
-    state.withLock { $0.isIdle = true }
+    guard
+      state.withLock({ state in
+        defer { state.isIdle = true }
+        return !state.isIdle
+      })
+    else { return }
     Log.info("pair: the watchdog \(path) cannot be stopped (nowayout), and is kept alive")
     startThread(name: "watchdog") { [self] in
       while state.withLock({ state in
@@ -134,10 +145,11 @@ final class Watchdog: Sendable {
 
   // MARK: Finding it
 
+  /// Before it is armed: a next life is to know the device for its own.
   private func remember(_ path: String) -> Bool {
     state.withLock { state in
       state.note.device = path
-      state.isKept = file.keep(state.note)
+      keep(&state)
       return state.isKept
     }
   }
@@ -148,9 +160,8 @@ final class Watchdog: Sendable {
     case .device(let path): return path
     case .automatic:
       // After a crash it is still active, and is ours.
-      if let known = state.withLock({ $0.note.device }), WatchdogDevice(path: known)?.isSoftware == false {
-        return known
-      }
+      let known = state.withLock { $0.note.device }.flatMap { WatchdogDevice(path: $0) }
+      if let known, known.isActive, !known.isSoftware { return known.path }
       guard let device = WatchdogDevice.all.first(where: { !$0.isSoftware && !$0.isActive }) else {
         throw WatchdogProblem(text: "there is no hardware watchdog that nobody else uses")
       }
@@ -158,23 +169,30 @@ final class Watchdog: Sendable {
     }
   }
 
-  private static func open(_ path: String) throws(WatchdogProblem) -> Int32 {
+  /// Opens it, which starts it. One that is not fit for this is stopped, or kept alive where it cannot be.
+  private func open(_ path: String) throws(WatchdogProblem) {
     let descriptor = system_watchdog_open(path)
-    guard descriptor >= 0 else {
-      throw WatchdogProblem(text: "\(path): \(SystemError.text(-descriptor))")
-    }
-    // Without either the kernel stops it when the program ends, however it does.
-    guard system_watchdog_can_stop(descriptor) != 0 || WatchdogDevice(path: path)?.isStoppable == false else {
-      _ = system_watchdog_stop(descriptor)
-      throw WatchdogProblem(text: "\(path) does not run on when the program ends")
+    guard descriptor >= 0 else { throw WatchdogProblem(text: "\(path): \(SystemError.text(-descriptor))") }
+    state.withLock { ($0.descriptor, $0.path, $0.problem) = (descriptor, path, nil) }
+    guard let problem = Self.unfitness(descriptor, path) else { return }
+    state.withLock { $0.problem = problem }
+    disarm()
+    throw WatchdogProblem(text: problem)
+  }
+
+  private static func unfitness(_ descriptor: Int32, _ path: String) -> String? {
+    // Without either the kernel stops it when the program ends, however it does. (Drivers that sysfs does not know, such as
+    // IPMI's, have their own ways, and that one runs on.)
+    if WatchdogDevice(path: path)?.isStoppable == true, system_watchdog_can_stop(descriptor) == 0,
+      !path.hasSuffix("/watchdog")
+    {
+      return "\(path) does not run on when the program ends"
     }
     let limit = Int32(PairTimers.watchdog / 1_000_000_000)
     let seconds = system_watchdog_set(descriptor, limit)
-    guard seconds > 0, seconds <= limit else {
-      _ = system_watchdog_stop(descriptor)
-      throw WatchdogProblem(text: "\(path) cannot be set to \(limit) s")
-    }
-    return descriptor
+    if seconds <= 0 || seconds > limit { return "\(path) cannot be set to \(limit) s" }
+    let code = system_watchdog_keep_alive(descriptor)
+    return code < 0 ? "\(path) takes no sign: \(SystemError.text(-code))" : nil
   }
 }
 

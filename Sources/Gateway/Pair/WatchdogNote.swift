@@ -28,6 +28,10 @@ struct WatchdogNoteFile: Sendable {
     guard let text = KernelText.text(of: path, limit: Self.bytesMax) else {
       return errno == ENOENT ? WatchdogNote() : unknown(SystemError.text(errno))
     }
+    var info = stat()
+    guard lstat(path, &info) == 0, info.st_uid == geteuid() || info.st_uid == 0, !text.isEmpty else {
+      return unknown("it is somebody else's, or empty")
+    }
     guard let boot = Identity.readLine(of: bootIDPath) else { return unknown("\(bootIDPath) cannot be read") }
     let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
     guard lines.first.map(String.init) == boot else { return WatchdogNote() }
@@ -46,23 +50,26 @@ struct WatchdogNoteFile: Sendable {
     return WatchdogNote(disks: [Identity.randomUUID()])
   }
 
-  /// Whether it could be written; a failure is told.
-  func keep(_ note: WatchdogNote) -> Bool {
+  /// Whether it could be written.
+  /// - Parameter isTold: a failure is told.
+  func keep(_ note: WatchdogNote, isTold: Bool = true) -> Bool {
     guard let boot = Identity.readLine(of: bootIDPath) else {
-      Log.warning("pair: \(bootIDPath) cannot be read")
+      if isTold { Log.warning("pair: \(bootIDPath) cannot be read") }
       return false
     }
     let text = "\(boot)\n\(note.device ?? "")\n" + note.disks.map { "\($0)\n" }.sorted().joined()
     let temporary = path + ".new"
-    guard let file = fopen(temporary, "we") else {
-      Log.warning("pair: \(temporary) cannot be written: \(SystemError.text(errno))")
-      return false
+    unlink(temporary)
+    // Whoever may write to the directory does not choose what is written over.
+    let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+    var code = descriptor < 0 ? errno : 0
+    if descriptor >= 0 {
+      let bytes = Array(text.utf8)
+      if write(descriptor, bytes, bytes.count) != bytes.count { code = errno != 0 ? errno : ENOSPC }
+      close(descriptor)
     }
-    let isWritten = fputs(text, file) >= 0
-    guard fclose(file) == 0, isWritten, rename(temporary, path) == 0 else {
-      Log.warning("pair: \(path) cannot be replaced: \(SystemError.text(errno))")
-      return false
-    }
-    return true
+    if code == 0, rename(temporary, path) != 0 { code = errno }
+    if code != 0, isTold { Log.warning("pair: \(path) cannot be written: \(SystemError.text(code))") }
+    return code == 0
   }
 }

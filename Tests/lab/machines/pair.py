@@ -231,7 +231,7 @@ class PairCase(unittest.TestCase):
                     node.target.stop()
                 node.listen()
                 node.detach_disks()
-                node.machine.run("rm -rf /var/lib/gatewayd /run/gatewayd.pid")
+                node.machine.run("rm -rf /var/lib/gatewayd /run/gatewayd.pid /run/gatewayd.sock.watchdog")
             for machine in (self.a.machine, self.b.machine, self.initiator.machine):
                 machine.remove_rxe()
             self.pair.release()

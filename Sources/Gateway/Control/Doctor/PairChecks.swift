@@ -157,7 +157,8 @@ enum PairChecks {
           "not taken over by itself, for it cannot fence and its node has no watchdog: "
             + unguarded.joined(separator: ", "),
           advice:
-            "on both nodes: modprobe softdog, or a watchdog card's driver; then restart gatewayd\n"
+            "on both nodes: a watchdog card's driver, or modprobe softdog and its path as 'watchdog' in [pair]; then "
+            + "restart gatewayd\n"
             + "or disks with persistent reservations that outlive a loss of power: SAS, NVMe, a SAN; what one has: "
             + "sg_persist --in --report-capabilities PATH"))
     }
