@@ -77,10 +77,13 @@ def sign(path):
          "-out", f"{path}.sig"])
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count):
+    """So many TCP ports that nothing listens on, each another."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 class Appliance:
@@ -95,7 +98,7 @@ class Appliance:
         LOGS.mkdir(parents=True, exist_ok=True)
         self.console = LOGS / f"{name}.log"
         self.console.unlink(missing_ok=True)
-        self.portal, self.login = free_port(), free_port()
+        self.portal, self.login = free_ports(2)
         self.credentials = {"gatewayd.authorized_keys": login_key().with_suffix(".pub").read_text()}
         # What else QEMU is to give it.
         self.devices = []

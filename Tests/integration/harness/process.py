@@ -38,13 +38,20 @@ def run(arguments, seconds=30, check=True, **options):
     return result
 
 
+given_ports = set()
+
+
 def free_port(address="127.0.0.1"):
-    """A TCP port that nothing listens on."""
+    """A TCP port that nothing listens on, and another each time: the kernel may offer one again that is not used."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+    while True:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, 0))
+            port = probe.getsockname()[1]
+        if port not in given_ports:
+            given_ports.add(port)
+            return port
 
 
 def is_listening(address, port):
