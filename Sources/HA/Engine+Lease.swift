@@ -7,6 +7,11 @@ extension EngineDisk {
   /// The lease is renewed, and over without that. Where nobody else is named nobody else may take it.
   var isRenewed: Bool { sharedSince != nil || lease?.mayBeGuarded == true }
 
+  /// The lease is of an earlier life, and what that one wrote may be under way.
+  var hasEarlierLease: Bool {
+    !isQuiet && isRenewed && lease.map { $0.isEnding && $0.provenAt == 0 } ?? false
+  }
+
   /// When the own lease ends by itself; nil: not.
   func expiry(of lease: Lease) -> Instant? {
     guard lease.provenAt != 0, isRenewed else { return nil }
@@ -236,9 +241,7 @@ extension Engine {
       }
       unsettled = []
     }
-    return disks.contains { disk in
-      !disk.isQuiet && disk.isRenewed && disk.lease.map { $0.isEnding && $0.provenAt == 0 } ?? false
-    }
+    return disks.contains(where: \.hasEarlierLease)
   }
 
   /// Before a record that says so goes to a disk.
@@ -255,7 +258,7 @@ extension Engine {
     var until = now + PairTimers.leaseLimit
     for disk in disks {
       guard let lease = disk.lease, !disk.isQuiet else { continue }
-      if lease.provenAt == 0, lease.isEnding, disk.isRenewed { return nil }
+      if disk.hasEarlierLease { return nil }
       if let expiry = disk.expiry(of: lease) { until = min(until, expiry) }
     }
     return until
